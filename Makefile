@@ -1,0 +1,35 @@
+# Everything starts here. `make demo` and `make test` set up what they need.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-fast lint setup docs clean
+
+demo: $(READY)  ## train a real federation, print a table, write a report
+	@$(BIN)/fedcore data get mnist --optional
+	@$(BIN)/fedcore sim sweep examples/demo.toml --out runs/demo --fresh
+
+test: $(READY) lint  ## every test, real processes, sockets and Ray included
+	@$(BIN)/fedcore data get mnist --optional
+	@$(BIN)/python -m pytest -m "not slow" -n 2
+	@$(BIN)/python -m pytest -m slow
+
+test-fast: $(READY)  ## the tests to run before each commit, under a minute
+	@$(BIN)/python -m pytest -m "not slow" -n 2
+
+lint: $(READY)  ## format, style, types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+setup: $(READY)
+
+$(READY): constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[ray,data,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -1,0 +1,1 @@
+"""Programs that hold data: local training, tasks, the edge daemon, the mesh peer."""

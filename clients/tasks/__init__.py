@@ -1,0 +1,1 @@
+"""Named learning problems on real data, and how to bring your own."""

@@ -1,0 +1,91 @@
+"""Named tensors, and the little linear algebra that strategies need.
+
+Everything that crosses a process border here is a ``Params``: a model, a model
+difference, a list of shared-seed scalars. So one codec, one Flower adapter and
+one mesh protocol carry them all.
+
+Functions return new trees and never write into their arguments. Results keep
+the dtype of the first tree, whatever the second one holds.
+"""
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+Params = Mapping[str, Tensor]
+
+
+def add(a: Params, b: Params, scale: float = 1.0) -> Params:
+    """Return ``a + scale * b``, name by name."""
+    return {
+        name: torch.add(t, b[name], alpha=scale).to(t.dtype) for name, t in a.items()
+    }
+
+
+def sub(a: Params, b: Params) -> Params:
+    """Return ``a - b``, name by name."""
+    return add(a, b, scale=-1.0)
+
+
+def scaled(a: Params, factor: float) -> Params:
+    """Return ``factor * a``, name by name."""
+    return {name: t * factor for name, t in a.items()}
+
+
+def mix(a: Params, b: Params, share: float) -> Params:
+    """Return ``(1 - share) * a + share * b``, name by name."""
+    return {name: torch.lerp(t, b[name].to(t.dtype), share) for name, t in a.items()}
+
+
+def square(tree: Params) -> Params:
+    """Return the square of every number."""
+    return {name: t.square() for name, t in tree.items()}
+
+
+def zeros_like(tree: Params) -> Params:
+    """Return a tree of zeros with the names, shapes and dtypes of ``tree``."""
+    return {name: torch.zeros_like(t) for name, t in tree.items()}
+
+
+def flat(tree: Params) -> Tensor:
+    """Return all numbers of ``tree`` in order of name, float32, shape (d,)."""
+    if not tree:
+        return torch.empty(0)
+    return torch.cat([tree[name].reshape(-1).float() for name in sorted(tree)])
+
+
+def unflat(vector: Tensor, like: Params) -> Params:
+    """Return ``vector``, shape (d,), cut into the shapes of ``like``; undoes ``flat``."""
+    names = sorted(like)
+    parts = torch.split(vector, [like[name].numel() for name in names])
+    return {
+        name: part.view(like[name].shape).to(like[name].dtype)
+        for name, part in zip(names, parts, strict=True)
+    }
+
+
+def norm(tree: Params) -> float:
+    """Return the L2 norm of all numbers in ``tree``, taken as one vector."""
+    return float(sum(float(t.double().square().sum()) for t in tree.values()) ** 0.5)
+
+
+def size_bytes(tree: Params) -> int:
+    """Return the bytes of all tensors of ``tree``, without names or headers."""
+    return sum(t.numel() * t.element_size() for t in tree.values())
+
+
+def digest(tree: Params) -> str:
+    """Return the SHA-256 of names, dtypes, shapes and little-endian bytes, in hex.
+
+    Two trees have the same digest exactly when they are equal bit for bit; the
+    order in which names were inserted does not matter.
+    """
+    whole = hashlib.sha256()
+    for name in sorted(tree):
+        t = tree[name].detach().cpu().contiguous()
+        head = f"{name}\x1f{t.dtype}\x1f{tuple(t.shape)}\x1e"
+        whole.update(head.encode())
+        whole.update(t.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return whole.hexdigest()
