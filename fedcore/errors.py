@@ -6,7 +6,7 @@ FedError
 │   └── StaleUpdateError   right form, too old: computed from a forgotten version
 ├── PeerLostError      a peer did not answer in time, or hung up
 ├── QuorumError        too few peers are left to finish the round or open the shares
-└── StorageError       the disk is full, damaged or not ours; nothing half-written is kept
+└── StorageError       the disk is full, damaged or not ours
 
 Callers retry on ``PeerLostError``, drop the sender on ``ProtocolError``, abandon
 the round on ``QuorumError``, and let the rest end the program.

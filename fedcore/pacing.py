@@ -75,7 +75,8 @@ class Waiting:
         round: folds so far.
         tries: cohorts that failed in this round.
         active: a cohort is out; otherwise we wait for peers to come online.
-        since_s: when this cohort started, or when we began to wait for peers.
+        since_s: when this cohort started, or when we began to wait for peers; -inf
+            once that wait is over and the quorum alone is waited for.
     """
 
     working: frozenset[PeerId] = frozenset()
@@ -129,9 +130,9 @@ class Synchronous:
         if pace.active:
             return pace, []
         since_s = now_s if pace.since_s is None else pace.since_s
-        enough = self.cohort if now_s < since_s + self.gather_s else self.quorum
-        if len(idle) < enough:
-            return replace(pace, since_s=since_s), []
+        over = now_s >= since_s + self.gather_s
+        if len(idle) < (self.quorum if over else self.cohort):
+            return replace(pace, since_s=-inf if over else since_s), []
         count = min(self.cohort, len(idle))
         drawn = choose(len(idle), count, "cohort", self.seed, pace.round, pace.tries)
         chosen = [idle[i] for i in drawn]
@@ -159,7 +160,7 @@ class Synchronous:
         return Waiting(kept=pace.kept, round=pace.round, tries=pace.tries + 1), []
 
     def deadline_s(self, pace: Waiting) -> float:
-        if pace.since_s is None:
+        if pace.since_s is None or pace.since_s == -inf:
             return inf
         return pace.since_s + (self.patience_s if pace.active else self.gather_s)
 

@@ -57,7 +57,7 @@ def flat(tree: Params) -> Tensor:
 
 
 def unflat(vector: Tensor, like: Params) -> Params:
-    """Return ``vector``, shape (d,), cut into the shapes of ``like``; undoes ``flat``."""
+    """Return ``vector``, shape (d,), cut to the shapes of ``like``; undoes ``flat``."""
     names = sorted(like)
     parts = torch.split(vector, [like[name].numel() for name in names])
     return {

@@ -19,9 +19,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from fedcore.params import Params, add
+from fedcore.params import Params, add, scaled
 from fedcore.partial import mean_of
 from fedcore.strategy import PeerId, Update, Work
+from strategies.limits import local_work, positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,21 @@ class Model:
     params: Params
 
 
+def moved(state: Model, delta: Params, server_lr: float) -> Model:
+    """Return the next state: the model plus ``server_lr * delta``.
+
+    The product is rounded before the sum: a fused multiply-add would give other
+    last bits on machines that have none.
+    """
+    return Model(state.version + 1, add(state.params, scaled(delta, server_lr)))
+
+
 @dataclass(frozen=True, slots=True)
 class FedAvg:
     """Move the model by the mean of the peers' differences.
 
     Attributes:
-        server_lr: step along the mean difference; 1.0 is plain FedAvg.
+        server_lr: step along the mean difference, > 0; 1.0 is plain FedAvg.
         steps: local batches per peer and round; 0 counts ``epochs`` instead.
         epochs: passes over the peer's examples per round, >= 1.
     """
@@ -46,6 +56,10 @@ class FedAvg:
     steps: int = 0
     epochs: int = 1
     needs: ClassVar[Literal["sum"]] = "sum"
+
+    def __post_init__(self) -> None:
+        positive(server_lr=self.server_lr)
+        local_work(self.steps, self.epochs)
 
     def init(self, params: Params) -> Model:
         return Model(0, params)
@@ -57,5 +71,4 @@ class FedAvg:
         return work.params
 
     def apply(self, state: Model, updates: Sequence[Update]) -> Model:
-        delta = mean_of(updates)
-        return Model(state.version + 1, add(state.params, delta, self.server_lr))
+        return moved(state, mean_of(updates), self.server_lr)

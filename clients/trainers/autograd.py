@@ -1,0 +1,97 @@
+"""Local training of any model under any loss, by torch's autograd."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clients.trainers.method import Method, device_of, reproducible
+from clients.trainers.rules import Rule
+from clients.trainers.terms import Terms, terms_of
+from fedcore.errors import ProtocolError
+from fedcore.params import Params
+from fedcore.seeds import seed_of
+from fedcore.strategy import PeerId, Update, Work
+from fedcore.task import Batch, Task, load, steps_of
+
+
+def train(
+    task: Task, work: Work, peer: PeerId, method: Method, rule: Rule
+) -> Update:
+    """Train on ``task`` by autograd and return how far the model moved.
+
+    Raises:
+        ProtocolError: the work does not fit the task's model.
+    """
+    steps, device = steps_of(task, work), device_of(method.device)
+    with reproducible(seed_of("draws", peer, work.version)):
+        model = task.model().to(device).train()
+        check_fit(model.state_dict(), work, peer)
+        load(model, work.params)
+        batches = task.batches(seed_of("batches", peer, work.version))
+        total = _walk(model, task, islice(batches, steps), _terms(model, work, method), rule)
+        moved = moved_from(work.params, model.state_dict())
+        loss = float(total) / steps
+    metrics = {"loss": loss, "steps": float(steps)}
+    return Update(peer, work.version, moved, task.examples, metrics)
+
+
+def _walk(
+    model: nn.Module, task: Task, batches: Iterator[Batch], terms: Terms, rule: Rule
+) -> Tensor:
+    """Take one step per batch; return the sum of the losses, shape ()."""
+    weights = [p for p in model.parameters() if p.requires_grad]
+    total = torch.zeros((), dtype=torch.float64, device=weights[0].device)
+    for batch in batches:
+        loss = task.loss(model, on_device(batch, weights[0].device))
+        grads = torch.autograd.grad(
+            loss, weights, allow_unused=True, materialize_grads=True
+        )
+        with torch.no_grad():
+            terms.apply(weights, grads)
+            rule.step(weights, grads)
+            total += loss.detach()
+    return total
+
+
+def _terms(model: nn.Module, work: Work, method: Method) -> Terms:
+    named = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    return terms_of(named, work, method.clip_norm)
+
+
+def check_fit(own: Params, work: Work, peer: PeerId) -> None:
+    """Check that every tensor of ``work.params`` has its place in ``own``.
+
+    Raises:
+        ProtocolError: a name is unknown, or a shape is another.
+    """
+    for name, t in work.params.items():
+        if name not in own:
+            raise ProtocolError(f"{peer}: the task's model has no tensor {name!r}")
+        if own[name].shape != t.shape:
+            raise ProtocolError(
+                f"{peer}: {name!r} has shape {tuple(t.shape)}, but the task's model "
+                f"has {tuple(own[name].shape)}"
+            )
+
+
+def moved_from(start: Params, now: Params) -> Params:
+    """Return ``now - start`` for the names of ``start``, on the CPU."""
+    return {
+        name: now[name].detach().to(t.device) - t for name, t in start.items()
+    }
+
+
+def on_device(batch: Any, device: torch.device) -> Any:
+    """Return ``batch`` with its tensors on ``device``; looks into tuples and dicts."""
+    if device.type == "cpu":
+        return batch
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    if isinstance(batch, tuple | list):
+        return type(batch)(on_device(part, device) for part in batch)
+    if isinstance(batch, dict):
+        return {key: on_device(part, device) for key, part in batch.items()}
+    return batch

@@ -1,0 +1,162 @@
+"""The pure core of the server loop: a desk, and the events that change it.
+
+``Rules`` maps a ``Desk`` and an event to the next ``Desk`` and does nothing else: no
+clock, no network, no disk. ``fedcore.coordinator`` is the shell that carries out what
+it says. Putting the same events through the same rules gives the same bits, which is
+how a killed coordinator resumes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeAlias
+
+from fedcore.gate import Gate, Refusal
+from fedcore.pacing import Pace, Pacer, Start
+from fedcore.params import Params
+from fedcore.strategy import PeerId, State, Strategy, Update, Work
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """What a link heard: answers, and peers that will not answer, with the reason."""
+
+    updates: Sequence[Update] = ()
+    lost: Mapping[PeerId, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Work that is out, and since when."""
+
+    work: Work
+    sent_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Desk(Generic[State, Pace]):
+    """All that the coordinator knows: enough to go on after a crash.
+
+    Attributes:
+        serial: events taken in so far; the journal's position.
+        sent: unanswered work by peer.
+        now_s: time of the last event.
+        asked: the pacer was asked to start peers since the last answers came.
+    """
+
+    state: State
+    pace: Pace
+    sent: Mapping[PeerId, Sent] = field(default_factory=dict)
+    serial: int = 0
+    now_s: float = 0.0
+    asked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Event: these peers were idle, and the pacer was asked to start some."""
+
+    peers: Sequence[PeerId]
+    now_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Event: these answers came, or a deadline passed with none.
+
+    Of what the gate turned away only the reason is kept: bad answers must neither
+    fill the journal nor be read again.
+    """
+
+    updates: Sequence[Update]
+    refused: Sequence[Refusal]
+    lost: Mapping[PeerId, str]
+    now_s: float
+
+
+Event: TypeAlias = Idle | Heard
+
+
+@dataclass(frozen=True, slots=True)
+class Fold(Generic[State]):
+    """What one event changed, for those who watch.
+
+    Attributes:
+        folded: the updates that made this version; empty when none was made.
+        refused: what the gate turned away, with reasons.
+        serial: of the event. A resumed run tells its last folds again, to the same
+            bits: the first one it tells replaces all from that serial on.
+        replayed: read from the journal at a restart; it happened before the crash.
+    """
+
+    state: State
+    folded: Sequence[Update]
+    refused: Sequence[Refusal]
+    lost: Mapping[PeerId, str]
+    now_s: float
+    serial: int = 0
+    replayed: bool = False
+
+
+@dataclass(frozen=True)
+class Rules(Generic[State, Pace]):
+    """Strategy, pacer and gate: what to do, when, and with whom."""
+
+    strategy: Strategy[State]
+    pacer: Pacer[Pace]
+    gate: Gate = field(default_factory=Gate)
+
+    def begin(self, params: Params) -> Desk[State, Pace]:
+        """Return the desk before the first round."""
+        return Desk(self.strategy.init(params), self.pacer.init())
+
+    def step_out(
+        self, desk: Desk[State, Pace], event: Idle
+    ) -> tuple[Desk[State, Pace], Sequence[tuple[PeerId, Work]]]:
+        """Return the desk after starting idle peers, and the work to send."""
+        pace, starts = self.pacer.assign(desk.pace, event.peers, event.now_s)
+        out = [(s.peer, self._work(desk.state, s)) for s in starts]
+        sent = {**desk.sent, **{p: Sent(w, event.now_s) for p, w in out}}
+        serial, now_s = desk.serial + 1, event.now_s
+        return Desk(desk.state, pace, sent, serial, now_s, asked=True), out
+
+    def _work(self, state: State, start: Start) -> Work:
+        work = self.strategy.work(state, start.peer)
+        return work if start.steps is None else replace(work, steps=start.steps)
+
+    def judge(self, desk: Desk[State, Pace], arrivals: Arrivals, now_s: float) -> Heard:
+        """Return the event that ``arrivals`` are, bad answers turned away."""
+        good: list[Update] = []
+        refused: list[Refusal] = []
+        waiting = dict(desk.sent)
+        for update in arrivals.updates:
+            known = isinstance(update.peer, str)
+            sent = waiting.get(update.peer) if known else None
+            refusal = self.gate.refusal(
+                update,
+                sent.work if sent else None,
+                expects=self.strategy.expects,
+                stale_after=desk.state.version - self.pacer.max_staleness,
+            )
+            if refusal is None:
+                good.append(update)
+                del waiting[update.peer]
+            else:
+                refused.append(refusal)
+        return Heard(good, refused, arrivals.lost, now_s)
+
+    def step_in(
+        self, desk: Desk[State, Pace], event: Heard
+    ) -> tuple[Desk[State, Pace], Fold[State]]:
+        """Return the desk after taking answers in, and what changed."""
+        good = event.updates
+        answered = {u.peer for u in good}
+        dropped = {*event.lost} | {r.peer for r in event.refused if r.ends_work}
+        dropped -= answered
+        sent = {p: s for p, s in desk.sent.items() if p not in dropped | answered}
+        pace = self.pacer.lose(desk.pace, dropped, event.now_s)
+        pace, ready = self.pacer.take(pace, good, event.now_s)
+        state = self.strategy.apply(desk.state, ready) if ready else desk.state
+        after = Desk(state, pace, sent, desk.serial + 1, event.now_s)
+        return after, Fold(
+            state, ready, event.refused, event.lost, event.now_s, desk.serial
+        )

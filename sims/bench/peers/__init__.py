@@ -1,0 +1,1 @@
+"""Engines under test. Each runs in a process of its own and obeys ``wire``."""

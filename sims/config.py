@@ -1,0 +1,221 @@
+"""The configuration of one simulated run: every key that ``fedcore sim run`` takes.
+
+[task]       what is learned           [pacer]         when answers are folded
+[partition]  who holds which examples  [devices]       how fast clients compute
+[strategy]   what the server does      [network]       how long messages take
+[trainer]    what clients do           [availability]  when clients are there
+[privacy]    what clients blur         [gate]          what the server refuses
+[run]        how long, how many, seed
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from fedcore.config import (
+    Settings,
+    build,
+    choice,
+    from_file,
+    from_flags,
+    from_flat,
+    layered,
+)
+from fedcore.errors import ConfigError
+from fedcore.gate import Gate
+from fedcore.pacing import Pacer
+from fedcore.strategy import Strategy
+from fedcore.task import Trainer
+from privacy.local import LocalGaussian
+from sims.availability import Availability
+from sims.devices import Devices
+from sims.engine.choose import Kind
+from sims.network import Network
+from sims.partition import Partition
+
+TRAINERS = {
+    "adamw": "clients.trainers.adamw:AdamW",
+    "sgd": "clients.trainers.sgd:SGD",
+}
+PACERS = {
+    "buffered": "fedcore.pacing:Buffered",
+    "synchronous": "fedcore.pacing:Synchronous",
+}
+PRIVACY = {
+    "local-gaussian": "sims.config:LocalNoise",
+    "none": "sims.config:NoPrivacy",
+}
+USUAL_CLIENTS = 10
+
+
+class Privacy(Protocol):
+    """What clients do to their answers before they leave."""
+
+    def around(self, trainer: Trainer, seed: int) -> Trainer:
+        """Return ``trainer`` with the mechanism around it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NoPrivacy:
+    """Answers leave as they are."""
+
+    def around(self, trainer: Trainer, seed: int) -> Trainer:
+        return trainer
+
+
+@dataclass(frozen=True, slots=True)
+class LocalNoise:
+    """Clip every answer and add Gaussian noise (see ``privacy.local``).
+
+    Attributes:
+        bound: greatest L2 norm of an answer before noise, > 0.
+        noise_multiplier: standard deviation of the noise as a multiple of bound.
+    """
+
+    bound: float = 1.0
+    noise_multiplier: float = 0.1
+
+    def around(self, trainer: Trainer, seed: int) -> Trainer:
+        return LocalGaussian(trainer, self.bound, self.noise_multiplier, seed)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskChoice:
+    """What is learned.
+
+    Attributes:
+        name: a named task (fedcore data list), or the path of your own .py file.
+        settings: what the task's function takes, such as model; task.model is short
+            for task.settings.model.
+    """
+
+    name: str = "digits"
+    settings: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long, how many, and with which seed.
+
+    Attributes:
+        rounds: rounds to fold, >= 1.
+        clients: clients in the federation; 0 takes every owner of a natural partition.
+        seed: of the partition, the first model, the draw of cohorts and all others.
+        workers: processes that train clients; 0 is one per core. Changes no bit.
+        engine: how clients are computed; auto picks by model and number of workers.
+        eval_every: rounds between evaluations, >= 1; the last round always counts.
+        checkpoint_every: rounds between checkpoints; 0 saves after the first round
+            and then every ten seconds.
+        target: stop when the held-out accuracy reaches it; 0 never stops early.
+    """
+
+    rounds: int = 30
+    clients: int = USUAL_CLIENTS
+    seed: int = 0
+    workers: int = 0
+    engine: Kind = "auto"
+    eval_every: int = 1
+    checkpoint_every: int = 0
+    target: float = 0.0
+
+    def __post_init__(self) -> None:
+        for key in ("rounds", "eval_every"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"{key} must be >= 1, not {getattr(self, key)}")
+        for key in ("clients", "workers", "checkpoint_every", "target"):
+            if getattr(self, key) < 0:
+                raise ConfigError(f"{key} must be >= 0, not {getattr(self, key)}")
+        if self.target > 1:
+            raise ConfigError(f"target is a share, at most 1, not {self.target}")
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """All of it; see the module.
+
+    Attributes:
+        partition: who holds which examples.
+        strategy: what the server does with answers.
+        trainer: how clients train.
+        pacer: when clients start, and when answers are folded.
+        privacy: what clients do to their answers before they leave.
+        devices: how fast clients compute, on the virtual clock.
+        network: how long messages take, on the virtual clock.
+        availability: when clients are there.
+    """
+
+    run: Plan = field(default_factory=Plan)
+    task: TaskChoice = field(default_factory=TaskChoice)
+    partition: Partition = choice("sims.partition:PARTITIONS", "iid")
+    strategy: Strategy[Any] = choice("strategies:STRATEGIES", "fedavg")
+    trainer: Trainer = choice(TRAINERS, "sgd")
+    pacer: Pacer[Any] = choice(PACERS, "synchronous")
+    privacy: Privacy = choice(PRIVACY, "none")
+    devices: Devices = choice("sims.devices:DEVICES", "constant")
+    network: Network = choice("sims.network:NETWORKS", "ideal")
+    availability: Availability = choice("sims.availability:AVAILABILITY", "always")
+    gate: Gate = field(default_factory=Gate)
+
+    def __post_init__(self) -> None:
+        if self.run.clients:
+            check_cohort(self.pacer, self.run.clients)
+
+
+def check_cohort(pacer: Pacer[Any], clients: int) -> None:
+    """Refuse a ``pacer`` that draws more clients than there are."""
+    cohort = getattr(pacer, "cohort", 1)
+    if cohort > clients:
+        raise ConfigError(
+            f"pacer.cohort is {cohort}, but there are {clients} clients: lower "
+            "pacer.cohort or raise run.clients"
+        )
+
+
+def read(path: Path | None, flags: Sequence[str] = ()) -> RunConfig:
+    """Return the configuration in the TOML file ``path``, changed by ``flags``.
+
+    Raises:
+        ConfigError: a key, name or value is wrong; says where it was set.
+    """
+    return configured({} if path is None else from_file(path), from_flags(flags))
+
+
+def configured(*layers: Settings) -> RunConfig:
+    """Return the configuration that ``layers`` of settings make, later ones first.
+
+    The cohort of a small federation and the seed of its draw follow ``[run]`` unless
+    they are set.
+    """
+    given = list(map(_with_task_settings, layers))
+    every = layered(*given)
+    head = build(_Head, {k: v for k, v in every.items() if k.startswith("run")})
+    return build(RunConfig, layered(_usual(head.run, every), *given))
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The part on which defaults of other parts depend."""
+
+    run: Plan = field(default_factory=Plan)
+
+
+def _usual(run: Plan, given: Settings) -> Settings:
+    """Return what follows from ``[run]`` where the user did not say otherwise."""
+    named = given.get("pacer.name") or given.get("pacer")
+    size = "size" if named and named.value == "buffered" else "cohort"
+    few = min(USUAL_CLIENTS, run.clients or USUAL_CLIENTS)
+    usual = {f"pacer.{size}": few, "pacer.seed": run.seed}
+    return from_flat(usual, "default")
+
+
+def _with_task_settings(settings: Settings) -> Settings:
+    """Return ``settings`` with ``task.model`` and the like below ``task.settings``."""
+
+    def moved(key: str) -> str:
+        head, _, rest = key.partition(".")
+        known = rest in ("", "name") or rest.partition(".")[0] == "settings"
+        return key if head != "task" or known else f"task.settings.{rest}"
+
+    return {moved(key): setting for key, setting in settings.items()}

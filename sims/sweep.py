@@ -1,0 +1,177 @@
+"""``fedcore sim sweep``: every combination of some settings, one run each.
+
+The same command goes on where it was stopped: finished runs are kept, the one that
+was cut short is resumed. All combinations are checked before the first one starts.
+"""
+
+import argparse
+import hashlib
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedcore.cli import STOPPED
+from fedcore.config import Setting, Settings, dump, from_file, from_flags
+from fedcore.disk import RealDisk
+from fedcore.errors import ConfigError, FedError, StorageError
+from sims.cli_look import draw, ranked
+from sims.config import RunConfig, configured
+from sims.folder import RunFolder, as_json, check_name, make_folder
+from sims.progress import Progress, progress_for
+from sims.report.chart import number
+from sims.run import prepare
+from sims.runs import summary
+from sims.sitting import begin, go_on
+from sims.tables import say, say_json, table
+
+TABLE = "sweep."
+MOST_CELLS = 1000
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination.
+
+    Attributes:
+        name: of its folder.
+        values: grid key -> value, as text.
+    """
+
+    name: str
+    values: Mapping[str, str]
+    config: RunConfig
+
+
+def sweep(args: argparse.Namespace) -> int:
+    """Run all cells; return 130 if stopped, 1 if one failed."""
+    given = {} if args.config is None else from_file(Path(args.config))
+    base = {k: s for k, s in given.items() if not k.startswith(TABLE)}
+    grid = _grid(given, args.grid)
+    cells = list(cells_of(grid, [base, from_flags(args.set)]))
+    text = "".join(dump(cell.config) for cell in cells)
+    usual = f"sweep-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    folder = _folder(Path(args.out), args.name or usual, cells)
+    progress = progress_for(json_lines=args.json, quiet=args.quiet)
+    failed = {}
+    for cell in cells:
+        try:
+            stopped = _do(folder / "cells" / cell.name, cell, progress)
+        except StorageError:
+            raise  # the next cell would meet the same disk
+        except FedError as error:
+            failed[cell.name] = str(error)
+            progress.note(f"{cell.name} failed: {error}")
+            continue
+        if stopped:
+            say(f"stopped in {cell.name}; the same command goes on from there")
+            return STOPPED
+    _tell(folder, cells, json_lines=args.json)
+    return int(bool(failed))
+
+
+def _grid(given: Settings, flags: Sequence[str]) -> Mapping[str, Sequence[Setting]]:
+    """Return the values to try of each key, from ``[sweep]`` and ``--grid``."""
+    grid: dict[str, Sequence[Setting]] = {}
+    for key, setting in given.items():
+        if key.startswith(TABLE):
+            if not isinstance(setting.value, list) or not setting.value:
+                raise ConfigError(f"{key} must be a list of values ({setting.origin})")
+            values = [Setting(v, setting.origin) for v in setting.value]
+            grid[key.removeprefix(TABLE)] = values
+    for key, setting in from_flags(flags, "--grid").items():
+        texts = [text.strip() for text in str(setting.value).split(",")]
+        grid[key] = [Setting(t, setting.origin, is_text=True) for t in texts]
+    if not grid:
+        raise ConfigError(
+            "nothing to sweep over: add --grid strategy.name=fedavg,fedadam, or a "
+            "table [sweep] with a list for each key"
+        )
+    return grid
+
+
+def cells_of(
+    grid: Mapping[str, Sequence[Setting]], base: Sequence[Settings]
+) -> Iterable[Cell]:
+    """Yield every combination of ``grid``, checked, the last key changing fastest.
+
+    Raises:
+        ConfigError: one of them cannot work, or there are too many.
+    """
+    combinations = list(itertools.product(*grid.values()))
+    if len(combinations) > MOST_CELLS:
+        raise ConfigError(f"{len(combinations)} combinations, above {MOST_CELLS}")
+    for index, chosen in enumerate(combinations):
+        settings = dict(zip(grid, chosen, strict=True))
+        values = {key: str(setting.value) for key, setting in settings.items()}
+        slug = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(values.values()))[:50]
+        yield Cell(f"{index:03d}-{slug}", values, configured(*base, settings))
+
+
+def _folder(out: Path, name: str, cells: Sequence[Cell]) -> Path:
+    """Return the sweep's folder, new or of the same sweep.
+
+    Raises:
+        ConfigError: another sweep has this name.
+    """
+    check_name(name)
+    folder = out / name
+    plan = as_json({cell.name: dict(cell.values) for cell in cells})
+    if make_folder(folder):
+        RealDisk(folder).replace("sweep.json", plan.encode())
+    elif not (folder / "sweep.json").exists():
+        raise ConfigError(f"{folder} exists and is no sweep: choose another --name")
+    elif RealDisk(folder).read("sweep.json") != plan.encode():
+        raise ConfigError(f"{folder} holds another sweep: choose another --name")
+    return folder
+
+
+def _do(path: Path, cell: Cell, progress: Progress) -> bool:
+    """Run, finish or skip one cell; return whether it was stopped."""
+    folder = RunFolder(path)
+    if not (path / "manifest.json").exists():
+        make_folder(path)
+        return begin(prepare(cell.config), folder, progress).stopped
+    manifest = folder.manifest()
+    expected = hashlib.sha256(dump(cell.config).encode()).hexdigest()
+    if manifest.config_sha256 != expected:
+        raise ConfigError(f"{path} holds a run with other settings: choose --name")
+    if manifest.status == "finished":
+        progress.note(f"{cell.name} is done")
+        return False
+    return go_on(folder, progress).stopped
+
+
+def _tell(folder: Path, cells: Sequence[Cell], *, json_lines: bool) -> None:
+    """Write the figure and say how the cells compare."""
+    done = {c.name: RunFolder(folder / "cells" / c.name) for c in cells}
+    there = [run for run in done.values() if (run.path / "manifest.json").exists()]
+    draw(folder / "compare.html", there)
+    draw(folder / "accuracy.png", there)
+    values = ranked([summary(run) for run in there])
+    settings = {cell.name: cell.values for cell in cells}
+    if json_lines:
+        say_json(
+            {"event": "cell", **value, "settings": settings[value["run"]]}
+            for value in values
+        )
+        return
+    keys = list(cells[0].values)
+    rows = [
+        [
+            value["run"],
+            *(settings[value["run"]][key] for key in keys),
+            *(
+                "-" if value[n] is None else f"{value[n]:.4f}"
+                for n in ("accuracy", "loss")
+            ),
+            number(value["up_bytes"], "bytes"),
+            number(value["wall_s"], "s"),
+            value["status"],
+        ]
+        for value in values
+    ]
+    head = ["cell", *keys, "accuracy", "loss", "up", "time", "status"]
+    say(table(head, rows))
+    say(str(folder / "compare.html"))

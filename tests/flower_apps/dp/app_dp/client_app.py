@@ -1,0 +1,17 @@
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.clientapp.mod import fixedclipping_mod
+
+from app_dp.task import fit
+
+app = ClientApp(mods=[fixedclipping_mod])
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    partition = context.node_config["partition-id"]
+    weights = message.content["arrays"].to_numpy_ndarrays()
+    weights, examples, accuracy = fit(weights, partition)
+    metrics = MetricRecord({"accuracy": accuracy, "num-examples": examples})
+    content = RecordDict({"arrays": ArrayRecord(weights), "metrics": metrics})
+    return Message(content, reply_to=message)

@@ -1,0 +1,19 @@
+import numpy as np
+from flwr.app import ArrayRecord, Context
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
+
+from app_state.task import model
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    config = context.run_config
+    strategy = FedAvg(fraction_evaluate=0.0, min_train_nodes=4)
+    result = strategy.start(
+        grid, ArrayRecord(model()), num_rounds=config["num-server-rounds"]
+    )
+    if config["out"]:
+        np.savez(config["out"], *result.arrays.to_numpy_ndarrays())

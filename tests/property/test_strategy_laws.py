@@ -1,0 +1,197 @@
+"""Laws that hold for every strategy in the registry and every input."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedcore.pacing import by_peer
+from fedcore.params import digest, norm, sub
+from fedcore.partial import merged
+from fedcore.strategy import Update
+from fedcore.tree import flatten, restore
+from strategies import STRATEGIES
+from strategies.coordinatewise import CoordinateMedian, TrimmedMean
+from strategies.geometric_median import GeometricMedian
+from strategies.krum import Krum, MultiKrum
+
+START = {"w": torch.ones(3), "norm.running_var": torch.ones(1)}
+SUMS = [name for name, make in STRATEGIES.items() if make.needs == "sum"]
+ORDERLESS = [*SUMS, "median", "trimmed-mean"]  # before any sorting, too
+QUICK = settings(deadline=None, max_examples=15)
+FEW = settings(deadline=None, max_examples=4)  # laws of form: values matter little
+
+numbers = st.floats(-10, 10, width=32)
+trees = st.lists(numbers, min_size=4, max_size=4).map(
+    lambda xs: {"w": torch.tensor(xs[:3]), "norm.running_var": torch.tensor(xs[3:])}
+)
+
+
+def round_of(parts):
+    return [
+        Update(f"p{i}", 0, tree, examples, {"steps": float(steps)})
+        for i, (tree, examples, steps) in enumerate(parts)
+    ]
+
+
+updates = st.lists(
+    st.tuples(trees, st.integers(1, 1000), st.integers(1, 9)), min_size=5, max_size=8
+).map(round_of)
+
+
+def bits(value):
+    """Return everything in ``value`` that could differ, bit for bit."""
+    structure, tensors = flatten(value)
+    return structure, digest(tensors)
+
+
+def two_rounds(rules, us):
+    """Return the state after two rounds: by then every memory is in use."""
+    state = rules.apply(rules.init(START), us)
+    later = [Update(u.peer, 1, u.payload, u.examples, u.metrics) for u in us]
+    return rules.apply(state, later)
+
+
+@pytest.mark.parametrize("name", SUMS)
+@given(us=updates)
+@QUICK
+def test_a_sum_may_replace_the_updates_exactly(name, us):
+    """What secure aggregation, trees of aggregators and all-reduce all rely on."""
+    rules = STRATEGIES[name]()
+    state = rules.init(START)
+    assert bits(rules.apply(state, us)) == bits(rules.apply(state, [merged(us)]))
+    halves = [merged(us[:2], "left"), merged(us[2:], "right")]
+    assert bits(rules.apply(state, us)) == bits(rules.apply(state, halves))
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@given(us=updates, order=st.randoms(use_true_random=False))
+@QUICK
+def test_the_order_of_arrival_does_not_matter(name, us, order):
+    rules = STRATEGIES[name]()
+    state = rules.init(START)
+    mixed = order.sample(us, len(us))
+    folded = mixed if name in ORDERLESS else by_peer(mixed)
+    assert bits(rules.apply(state, us)) == bits(rules.apply(state, folded))
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@given(us=updates)
+@FEW
+def test_apply_writes_into_nothing_and_counts_one(name, us):
+    rules = STRATEGIES[name]()
+    state = rules.apply(rules.init(START), us)
+    later = [Update(u.peer, 1, u.payload, u.examples, u.metrics) for u in us]
+    before = bits((state, tuple(later)))
+    after = rules.apply(state, later)
+    assert bits((state, tuple(later))) == before
+    assert after.version == state.version + 1
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@given(us=updates)
+@FEW
+def test_the_model_keeps_its_names_shapes_and_types(name, us):
+    params = two_rounds(STRATEGIES[name](), us).params
+    assert {k: (t.shape, t.dtype) for k, t in params.items()} == {
+        k: (t.shape, t.dtype) for k, t in START.items()
+    }
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@given(us=updates)
+@FEW
+def test_the_state_survives_being_stored(name, us):
+    rules = STRATEGIES[name]()
+    state = two_rounds(rules, us)
+    restored = restore(type(state), *flatten(state))
+    assert bits(restored) == bits(state)
+    again = [Update(u.peer, 2, u.payload, u.examples, u.metrics) for u in us]
+    assert bits(rules.apply(restored, again)) == bits(rules.apply(state, again))
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_work_echoes_the_version_and_expects_a_model(name):
+    rules = STRATEGIES[name](steps=3)
+    work = rules.work(rules.init(START), "p0")
+    assert (work.version, work.steps) == (0, 3)
+    assert digest(rules.expects(work)) == digest(START)
+
+
+# Under attack: f of the updates hold anything a 32-bit float can.
+
+anything = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+def vectors(elements):
+    rows = st.lists(elements, min_size=3, max_size=3)
+    return rows.map(lambda xs: {"w": torch.tensor(xs)})
+
+
+wild, tame = vectors(anything), vectors(numbers)
+
+
+@st.composite
+def attacked(draw, per_attacker, spare):
+    """Return honest trees and all updates: n = per_attacker * f + spare, mixed."""
+    f = draw(st.integers(1, 3))
+    count = per_attacker * f + spare
+    honest = draw(st.lists(tame, min_size=count - f, max_size=count - f))
+    liars = draw(st.lists(wild, min_size=f, max_size=f))
+    mixed = draw(st.permutations([*honest, *liars]))
+    return f, honest, [Update(f"p{i}", 0, t, 1) for i, t in enumerate(mixed)]
+
+
+def step(rules, us):
+    return rules.apply(rules.init({"w": torch.zeros(3)}), us).params
+
+
+@given(attacked(per_attacker=2, spare=1))
+@QUICK
+def test_attackers_cannot_leave_the_honest_range(case):
+    f, honest, us = case
+    rows = torch.stack([tree["w"] for tree in honest])
+    for rules in (CoordinateMedian(), TrimmedMean(attackers=f)):
+        got = step(rules, us)["w"]
+        assert (rows.min(dim=0).values <= got).all()
+        assert (got <= rows.max(dim=0).values).all()
+
+
+def spread(trees):
+    """Return the greatest distance between two of ``trees``."""
+    return max(norm(sub(a, b)) for a in trees for b in trees)
+
+
+@given(attacked(per_attacker=2, spare=3))
+@QUICK
+def test_krum_stays_near_an_honest_update(case):
+    """An attacker's score counts an honest neighbour, and must beat honest scores."""
+    f, honest, us = case
+    near = len(us) - f - 2
+    got = step(Krum(attackers=f), us)
+    away = min(norm(sub(got, tree)) for tree in honest)
+    assert away <= (near**0.5) * spread(honest) * (1 + 1e-6) + 1e-6
+
+
+@given(attacked(per_attacker=2, spare=3))
+@QUICK
+def test_multi_krum_stays_near_the_honest_updates(case):
+    """Enough honest scores are low that each update kept has a low score too."""
+    f, honest, us = case
+    near = len(us) - f - 2
+    reach = (near**0.5 + 1) * spread(honest)
+    got = step(MultiKrum(attackers=f), us)
+    assert max(norm(sub(got, tree)) for tree in honest) <= reach * (1 + 1e-6) + 1e-6
+
+
+@given(attacked(per_attacker=3, spare=1))
+@QUICK
+def test_the_geometric_median_moves_a_bounded_way(case):
+    """Minsker 2015, lemma 2.1: C = 2 (n - f) / (n - 2 f) times the honest radius."""
+    f, honest, us = case
+    n = len(us)
+    middle = {"w": torch.stack([tree["w"] for tree in honest]).mean(dim=0)}
+    radius = max(norm(sub(tree, middle)) for tree in honest)
+    got = step(GeometricMedian(passes=200), us)
+    limit = 2 * (n - f) / (n - 2 * f) * radius
+    assert norm(sub(got, middle)) <= 1.01 * limit + 1e-3

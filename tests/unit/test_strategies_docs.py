@@ -1,0 +1,35 @@
+"""The page on strategies names every strategy and every key with its default."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from strategies import STRATEGIES
+
+PAGE = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text("utf-8")
+SECTIONS = re.split(r"^##+ ", PAGE, flags=re.MULTILINE)
+NUMBER = r"\d[\d.]*(?:e-?\d+)?"
+
+
+def section_of(name):
+    found = [s for s in SECTIONS if name in re.split(r", | and |\n", s)[:3]]
+    assert len(found) == 1, f"{name} has {len(found)} sections"
+    return found[0]
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_key_stands_there_with_its_default(name):
+    section = section_of(name)
+    for key in fields(STRATEGIES[name]):
+        told = re.search(rf"`{key.name}`\s\(([^)]*)\)", section)
+        assert told, f"{name}: {key.name} is missing"
+        numbers = [float(n) for n in re.findall(NUMBER, told.group(1))]
+        assert float(key.default) in numbers, f"{name}: {key.name} = {key.default}"
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_stands_in_the_table_with_what_it_needs(name):
+    row = next(line for line in PAGE.splitlines() if line.startswith(f"| [`{name}`]"))
+    assert f"| {STRATEGIES[name].needs} |" in row
