@@ -27,16 +27,16 @@ MAX_NAME = 256  # characters
 MAX_DIMS = 8
 LAYOUT = ".layout"
 
-CODES = {  # torch's name -> how NumPy writes it
-    "float64": "<f8",
-    "float32": "<f4",
-    "float16": "<f2",
-    "int64": "<i8",
-    "int32": "<i4",
-    "int16": "<i2",
-    "int8": "|i1",
-    "uint8": "|u1",
-    "bool": "|b1",
+KINDS = {  # how NumPy writes it -> torch's dtype
+    "<f8": torch.float64,
+    "<f4": torch.float32,
+    "<f2": torch.float16,
+    "<i8": torch.int64,
+    "<i4": torch.int32,
+    "<i2": torch.int16,
+    "|i1": torch.int8,
+    "|u1": torch.uint8,
+    "|b1": torch.bool,
 }
 MAX_HEADER = 512  # bytes; NumPy's own are 128 for up to eight axes
 HEADER = re.compile(  # exactly as NumPy writes it, whatever length it claims
@@ -159,7 +159,7 @@ def tensor_of(name: str, array: Array) -> Tensor:
     if array.stype != "numpy.ndarray" or head is None:
         raise ProtocolError(f"{name!r} is not an array in NumPy's format")
     code, order, dims = (part.decode() for part in head.groups())
-    if code not in CODES.values():
+    if code not in KINDS:
         raise ProtocolError(f"{name!r} has dtype {code}, which is never sent")
     shape = tuple(int(n) for n in dims.split(",") if n.strip())
     _check_shape(name, shape)
@@ -168,7 +168,9 @@ def tensor_of(name: str, array: Array) -> Tensor:
         raise ProtocolError(f"{name!r}: {len(data)} bytes do not fill shape {shape}")
     flat = np.frombuffer(data, dtype)
     numbers = flat.reshape(shape[::-1]).T if order == "True" else flat.reshape(shape)
-    return torch.from_numpy(np.array(numbers, order="C"))
+    own = torch.empty(shape, dtype=KINDS[code])
+    own.numpy()[...] = numbers
+    return own
 
 
 def _as_bfloat16(name: str, tensor: Tensor) -> Tensor:

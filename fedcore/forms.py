@@ -156,5 +156,6 @@ def _read_column(
 
 
 def _bytes_of(t: Tensor) -> memoryview:
-    line = t.detach().cpu().contiguous().reshape(-1)
+    whole = t.detach().cpu().contiguous()
+    line = whole.as_strided((t.numel(),), (1,))  # one number may have any stride
     return line.view(torch.uint8).numpy().data

@@ -107,7 +107,7 @@ class Gate:
         )
         if fault is None:
             return None
-        return Refusal(peer, *fault, ends_work=fault[0] != "version-old")
+        return Refusal(peer, *fault, ends_work=True)
 
     def _weight_fault(self, examples: object) -> Fault | None:
         if type(examples) is not int:

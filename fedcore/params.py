@@ -18,15 +18,20 @@ Params = Mapping[str, Tensor]
 
 
 def add(a: Params, b: Params, scale: float = 1.0) -> Params:
-    """Return ``a + scale * b``, name by name."""
+    """Return ``a + scale * b``, name by name.
+
+    The product is rounded before the sum. Torch's fused form rounds once where the
+    processor can and twice where it cannot, and so gives other bits elsewhere.
+    """
     return {
-        name: torch.add(t, b[name], alpha=scale).to(t.dtype) for name, t in a.items()
+        name: t + (b[name] if scale == 1 else b[name] * scale).to(t.dtype)
+        for name, t in a.items()
     }
 
 
 def sub(a: Params, b: Params) -> Params:
     """Return ``a - b``, name by name."""
-    return add(a, b, scale=-1.0)
+    return {name: t - b[name].to(t.dtype) for name, t in a.items()}
 
 
 def scaled(a: Params, factor: float) -> Params:
@@ -35,8 +40,8 @@ def scaled(a: Params, factor: float) -> Params:
 
 
 def mix(a: Params, b: Params, share: float) -> Params:
-    """Return ``(1 - share) * a + share * b``, name by name."""
-    return {name: torch.lerp(t, b[name].to(t.dtype), share) for name, t in a.items()}
+    """Return ``a + share * (b - a)``, name by name."""
+    return add(a, sub(b, a), share)
 
 
 def square(tree: Params) -> Params:
@@ -87,5 +92,6 @@ def digest(tree: Params) -> str:
         t = tree[name].detach().cpu().contiguous()
         head = f"{name}\x1f{t.dtype}\x1f{tuple(t.shape)}\x1e"
         whole.update(head.encode())
-        whole.update(t.reshape(-1).view(torch.uint8).numpy().tobytes())
+        line = t.as_strided((t.numel(),), (1,))  # one number may have any stride
+        whole.update(line.view(torch.uint8).numpy().tobytes())
     return whole.hexdigest()

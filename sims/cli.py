@@ -161,6 +161,9 @@ def _sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--name", help="name of the sweep's folder (default: from its settings)"
     )
+    parser.add_argument(
+        "--fresh", action="store_true", help="forget what this sweep did before"
+    )
     _out(parser)
     _json(parser)
 

@@ -16,9 +16,38 @@ HEAD = """\
 
 Written by `python -m sims.cli_docs > docs/cli.md`; a test fails when it is old.
 
+    fedcore sim run                                  FedAvg, ten clients, real digits
+    fedcore sim run --set strategy=fedadam --set partition=dirichlet
+    fedcore sim init my.toml                         a file with every setting
+    fedcore sim run my.toml --name first
+    fedcore sim resume                               after Ctrl-C or kill -9; same bits
+    fedcore sim list
+    fedcore sim compare first second --figure both.png
+    fedcore sim verify first                         train again, compare every round
+    fedcore sim sweep --grid strategy=fedavg,scaffold --grid trainer.lr=0.05,0.1
+    fedcore sim catalog strategy --keys              what there is to choose from
+
 Exit codes: 0 done; 1 failed, with cause and fix in one message; 2 the command line was
-wrong; 130 stopped by Ctrl-C. `--json` writes one object a line to stdout; what is said
-meanwhile goes to stderr.
+wrong; 130 stopped by Ctrl-C. Results go to stdout, what is said meanwhile to stderr;
+with `--json` both are objects on stdout, one a line.
+
+## What a run leaves
+
+A folder `runs/<date>-<time>-<name>`, private to its owner:
+
+| file | what |
+| --- | --- |
+| `config.toml` | every setting of the run; `fedcore sim run` takes it as it is |
+| `manifest.json` | seed, versions, git commit, SHA-256 of settings, data and model |
+| `clients.json` | how many clients, and the labels that the first ones hold |
+| `metrics.jsonl`, `metrics.csv` | one row a round, with the SHA-256 of its model |
+| `model.safetensors` | the last model |
+| `report.html`, `figures/*.png` | charts; the page works offline |
+| `journal/` | checkpoints, from which an interrupted run goes on |
+| `run.log`, `lock` | what happened, and which process is at work |
+
+A sweep leaves `sweep.json`, `compare.html`, `compare.png` and one such folder for each
+combination in `cells/`.
 """
 
 KEYS = """\

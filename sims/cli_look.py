@@ -14,6 +14,7 @@ from fedcore.metrics import Row
 from sims.folder import RunFolder
 from sims.report.chart import number
 from sims.report.page import page
+from sims.report.page import table as page_table
 from sims.report.story import comparison
 from sims.report.svg import alone
 from sims.report.write import write_figures, write_page
@@ -21,6 +22,7 @@ from sims.runs import all_runs, find, summary
 from sims.tables import pairs, say, say_json, table
 
 SHOWN_ROUNDS = 10
+HEAD = ("run", "status", "rounds", "accuracy", "loss", "down", "up", "time")
 
 
 def list_runs(args: argparse.Namespace) -> int:
@@ -37,8 +39,7 @@ def list_runs(args: argparse.Namespace) -> int:
 
 def overview(values: Sequence[Mapping[str, Any]]) -> str:
     """Return one line a run."""
-    head = ["run", "status", "rounds", "accuracy", "loss", "down", "up", "time"]
-    return table(head, [_line(value) for value in values])
+    return table(HEAD, [_line(value) for value in values])
 
 
 def _line(value: Mapping[str, Any]) -> list[str]:
@@ -144,7 +145,10 @@ def draw(file: Path, folders: Sequence[RunFolder]) -> None:
     charts = comparison({folder.name: folder.rows() for folder in folders})
     match file.suffix:
         case ".html":
-            content = page("Comparison", f"{len(folders)} runs", {}, charts).encode()
+            lines = [_line(v) for v in ranked([summary(f) for f in folders])]
+            runs = page_table("Runs, best first", HEAD, lines)
+            text = page("Comparison", f"{len(folders)} runs", {}, charts, [runs])
+            content = text.encode()
         case ".svg":
             content = alone(charts[0]).encode()
         case ".png":

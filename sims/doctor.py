@@ -65,7 +65,7 @@ def checks(out: Path, data: Path | None) -> list[Check]:
     """
     found = [_python(), *map(_package, FLOORS), *map(_optional, OPTIONAL)]
     found += [_torch(), _cores(), _memory(), _disk(out), _writable(out), _clock()]
-    found += [_port(port) for port in FLOWER_PORTS]
+    found += [port_check(port) for port in FLOWER_PORTS]
     return [*found, *_data_sets(data)]
 
 
@@ -188,7 +188,7 @@ def _clock() -> Check:
     return Check("clock", "PASS", found)
 
 
-def _port(port: int) -> Check:
+def port_check(port: int) -> Check:
     """Check that Flower's usual port is free, on this machine only."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

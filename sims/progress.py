@@ -1,19 +1,15 @@
 """What a run says while it works: a live line on a terminal, plain lines elsewhere.
 
-A ``Progress`` hears of the start, of every row and of the end. The live one redraws one
-line with a bar; the plain one writes a line a round; the JSON one writes an object a
-line to stdout for programs; the silent one says nothing.
+A ``Progress`` hears of the start, of every row and of the end. The live one
+(``sims.live``) redraws one line with a bar; the plain one writes a line a round; the
+JSON one writes an object a line to stdout for programs; the silent one says nothing.
 """
 
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
 from fedcore.metrics import Row, plain
 from sims.report.chart import number
@@ -72,7 +68,7 @@ class Plain:
         self.write(f"{name} {going} {rounds} rounds\n")
 
     def row(self, row: Row) -> None:
-        self.write(f"round {row.round}/{self._rounds}: {_figures(row)}\n")
+        self.write(f"round {row.round}/{self._rounds}: {figures(row)}\n")
 
     def note(self, text: str) -> None:
         self.write(f"{text}\n")
@@ -104,38 +100,6 @@ class JsonLines:
         self.out.flush()
 
 
-@dataclass
-class Live:
-    """One line with a bar, the last figures and the time left, redrawn in place."""
-
-    console: Console
-    _bar: Bar = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._bar = Bar(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
-            console=self.console,
-        )
-
-    def start(self, name: str, done: int, rounds: int) -> None:
-        self._bar.start()
-        self._bar.add_task(name, total=rounds, completed=done, figures="")
-
-    def row(self, row: Row) -> None:
-        task = self._bar.task_ids[0]
-        self._bar.update(task, completed=row.round, figures=_figures(row))
-
-    def note(self, text: str) -> None:
-        self._bar.console.print(text, highlight=False)
-
-    def end(self) -> None:
-        self._bar.stop()
-
-
 def progress_for(*, json_lines: bool, quiet: bool) -> Progress:
     """Return who watches, given the flags and whether stderr is a terminal."""
     if quiet:
@@ -143,11 +107,13 @@ def progress_for(*, json_lines: bool, quiet: bool) -> Progress:
     if json_lines:
         return JsonLines(sys.stdout)
     if sys.stderr.isatty():
-        return Live(Console(stderr=True))
+        from sims.live import Live, console  # rich takes a while to load
+
+        return Live(console())
     return Plain(sys.stderr.write)
 
 
-def _figures(row: Row) -> str:
+def figures(row: Row) -> str:
     """Return the figures of a round that a person wants to see."""
     parts = [f"{n} {v:.4g}" for n, v in _shown(row).items() if v is not None]
     down, up = number(row.down_bytes, "bytes"), number(row.up_bytes, "bytes")

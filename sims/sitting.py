@@ -138,6 +138,8 @@ def _sit(
             broken = _broken(manifest, error, recorder.done)
             with suppress(StorageError):  # if the disk is full, it stays "running"
                 folder.note(replace(broken, wall_s=_spent(manifest, began_s)))
+            if broken.status == "stopped":
+                progress.note(f"go on with: fedcore sim resume {folder.path}")
             raise
         finally:
             progress.end()

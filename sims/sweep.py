@@ -8,6 +8,7 @@ import argparse
 import hashlib
 import itertools
 import re
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +20,18 @@ from fedcore.errors import ConfigError, FedError, StorageError
 from sims.cli_look import draw, ranked
 from sims.config import RunConfig, configured
 from sims.folder import RunFolder, as_json, check_name, make_folder
+from sims.lock import is_held
 from sims.progress import Progress, progress_for
 from sims.report.chart import number
+from sims.report.write import write_page
 from sims.run import prepare
 from sims.runs import summary
 from sims.sitting import begin, go_on
 from sims.tables import say, say_json, table
 
 TABLE = "sweep."
+PLAN = "sweep.json"
+CELLS = "cells"
 MOST_CELLS = 1000
 
 
@@ -52,12 +57,15 @@ def sweep(args: argparse.Namespace) -> int:
     cells = list(cells_of(grid, [base, from_flags(args.set)]))
     text = "".join(dump(cell.config) for cell in cells)
     usual = f"sweep-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    folder = _folder(Path(args.out), args.name or usual, cells)
+    folder = Path(args.out) / (args.name or usual)
+    if args.fresh:
+        _forget(folder)
+    _claim(folder, cells)
     progress = progress_for(json_lines=args.json, quiet=args.quiet)
     failed = {}
     for cell in cells:
         try:
-            stopped = _do(folder / "cells" / cell.name, cell, progress)
+            stopped = _do(folder / CELLS / cell.name, cell, progress)
         except StorageError:
             raise  # the next cell would meet the same disk
         except FedError as error:
@@ -109,22 +117,37 @@ def cells_of(
         yield Cell(f"{index:03d}-{slug}", values, configured(*base, settings))
 
 
-def _folder(out: Path, name: str, cells: Sequence[Cell]) -> Path:
-    """Return the sweep's folder, new or of the same sweep.
+def _forget(folder: Path) -> None:
+    """Remove an earlier sweep; anything else stays, and is refused later.
 
     Raises:
-        ConfigError: another sweep has this name.
+        ConfigError: a process is at work in it.
     """
-    check_name(name)
-    folder = out / name
+    if not (folder / PLAN).exists():
+        return
+    for cell in (folder / CELLS).iterdir():
+        if is_held(cell):
+            raise ConfigError(f"another process is at work in {cell}: stop it first")
+    shutil.rmtree(folder)
+
+
+def _claim(folder: Path, cells: Sequence[Cell]) -> None:
+    """Make the sweep's folder, or check that it is of the same sweep.
+
+    Raises:
+        ConfigError: another sweep, or something else, has this name.
+    """
+    check_name(folder.name)
     plan = as_json({cell.name: dict(cell.values) for cell in cells})
     if make_folder(folder):
-        RealDisk(folder).replace("sweep.json", plan.encode())
-    elif not (folder / "sweep.json").exists():
+        make_folder(folder / CELLS)
+        RealDisk(folder).replace(PLAN, plan.encode())
+    elif not (folder / PLAN).exists():
         raise ConfigError(f"{folder} exists and is no sweep: choose another --name")
-    elif RealDisk(folder).read("sweep.json") != plan.encode():
-        raise ConfigError(f"{folder} holds another sweep: choose another --name")
-    return folder
+    elif RealDisk(folder).read(PLAN) != plan.encode():
+        raise ConfigError(
+            f"{folder} holds another sweep: choose another --name, or add --fresh"
+        )
 
 
 def _do(path: Path, cell: Cell, progress: Progress) -> bool:
@@ -144,11 +167,13 @@ def _do(path: Path, cell: Cell, progress: Progress) -> bool:
 
 
 def _tell(folder: Path, cells: Sequence[Cell], *, json_lines: bool) -> None:
-    """Write the figure and say how the cells compare."""
-    done = {c.name: RunFolder(folder / "cells" / c.name) for c in cells}
+    """Write reports and figures, and say how the cells compare."""
+    done = {c.name: RunFolder(folder / CELLS / c.name) for c in cells}
     there = [run for run in done.values() if (run.path / "manifest.json").exists()]
+    for run in there:
+        write_page(run)
     draw(folder / "compare.html", there)
-    draw(folder / "accuracy.png", there)
+    draw(folder / "compare.png", there)
     values = ranked([summary(run) for run in there])
     settings = {cell.name: cell.values for cell in cells}
     if json_lines:

@@ -14,12 +14,15 @@ Notation, paper -> here:
     R        passes              ``passes``
 
 Departures: all updates count alike (α_i = 1 / n), whatever their ``examples``. The
-estimate stays a weighted mean of the updates, so the passes need only the n x n
-distances between them (|v - w_i|² = Σ_j λ_j D_ij - λ'Dλ / 2): the weights of the
-model are read twice, not 2 R times. The final shares are rounded to float32, so
-that the last bits of a matrix product do not reach the model. The number of passes
-is fixed: a stopping rule would depend on those bits too. The paper uses 3; some 30
-passes bring the sum of distances to within 1e-6 of the least, in our tests.
+estimate stays a weighted mean of the updates, so the passes need only the n x n inner
+products of the updates (|v - w_i|² = λ'Gλ - 2 (Gλ)_i + G_ii): the updates are read
+three times, not 2 R times. The paper starts at the mean, from where an attacker who
+sends 10^14 keeps the estimate far off for a hundred passes; here it starts at the
+mean of the closest majority, which has honest company. The final shares are rounded
+to float32, so that the last bits of a matrix product do not reach the model. The
+number of passes is fixed: a stopping rule would depend on those bits too. The paper
+uses 3; some 30 passes bring the sum of distances to within 1e-6 of the least, in our
+tests.
 """
 
 from collections.abc import Sequence
@@ -31,24 +34,45 @@ from torch import Tensor
 
 from fedcore.params import Params
 from fedcore.strategy import PeerId, Update, Work
-from strategies.distances import squared_distances
+from strategies.distances import inner_products, squared_distances
 from strategies.fedavg import Model, moved
 from strategies.limits import counts, local_work, positive
 
 
-def weiszfeld(squared: Tensor, smoothing: float, passes: int) -> Tensor:
-    """Return the share of each point in the geometric median, float32, sum near 1.
+def closest_majority(squared: Tensor) -> list[int]:
+    """Return the indices of more than half of the points, around the first of them.
+
+    The first is the point that has so many others nearest to it; its reach is no
+    more than the greatest distance between two honest points, if most are honest.
 
     Args:
         squared: squared distances between the points, float64, shape (n, n).
-        smoothing: distances below this count as this, > 0.
-        passes: improvements of the estimate, which starts at the mean, >= 1.
     """
-    count = len(squared)
-    shares = torch.full((count,), 1 / count, dtype=torch.float64)
+    most = len(squared) // 2 + 1
+    reach = squared.sort(dim=1).values[:, most - 1]
+    first = int(reach.argmin())
+    others = squared[first].sort(stable=True).indices.tolist()
+    others.remove(first)
+    return [first, *others][:most]
+
+
+def weiszfeld(
+    products: Tensor, start: Sequence[int], smoothing: float, passes: int
+) -> Tensor:
+    """Return the share of each point in the geometric median, float32, sum near 1.
+
+    Args:
+        products: inner products of the points, seen from a point near the result,
+            float64, shape (n, n).
+        start: the points whose mean is the first estimate.
+        smoothing: distances below this count as this, > 0.
+        passes: improvements of the estimate, >= 1.
+    """
+    shares = torch.zeros(len(products), dtype=torch.float64)
+    shares[list(start)] = 1 / len(start)
     for _ in range(passes):
-        reach = squared @ shares
-        away = (reach - shares @ reach / 2).clamp_min(0).sqrt()
+        reach = products @ shares
+        away = (shares @ reach - 2 * reach + products.diagonal()).clamp_min(0).sqrt()
         shares = 1 / away.clamp_min(smoothing)
         shares /= shares.sum()
     return shares.float()
@@ -107,6 +131,7 @@ class GeometricMedian:
 
     def apply(self, state: Model, updates: Sequence[Update]) -> Model:
         trees = [u.payload for u in updates]
-        distances = squared_distances(trees)
-        shares = weiszfeld(distances, self.smoothing, self.passes).tolist()
-        return moved(state, weighted(trees, shares), self.server_lr)
+        start = closest_majority(squared_distances(trees))
+        products = inner_products(trees, origin=start[0])
+        shares = weiszfeld(products, start, self.smoothing, self.passes)
+        return moved(state, weighted(trees, shares.tolist()), self.server_lr)

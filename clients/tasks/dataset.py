@@ -27,7 +27,7 @@ Rows = npt.NDArray[np.int64]  # row numbers, shape (n,)
 Examples = tuple[Tensor, Tensor]  # inputs (n, ...) and targets (n, ...), row by row
 Figure = Callable[[Tensor, Tensor], Tensor]  # (outputs, targets) -> mean, shape ()
 
-GATHER_ROWS = 1024  # rows copied at once: one copy for many batches, memory bounded
+GATHER_ROWS = 256  # rows copied at once: one copy for many batches, and still in cache
 EVALUATE_ROWS = 1000  # rows per forward pass on held-out examples
 
 

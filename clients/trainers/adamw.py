@@ -59,10 +59,10 @@ class AdamW:
             self.lr, self.weight_decay, self.clip_norm, self.schedule, self.device
         )
 
-    def rule(self, version: int) -> Adam:
-        """Return a fresh rule for round ``version``."""
-        rate = self.lr * self.schedule.factor(version)
+    def rule(self, work: Work) -> Adam:
+        """Return a fresh rule for ``work``."""
+        rate = self.method().rate(work)
         return Adam(rate, self.beta1, self.beta2, self.eps, self.weight_decay)
 
     def __call__(self, task: Task, work: Work, peer: PeerId) -> Update:
-        return descend(task, work, peer, self.method(), self.rule(work.version))
+        return descend(task, work, peer, self.method(), self.rule(work))

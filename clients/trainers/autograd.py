@@ -17,9 +17,7 @@ from fedcore.strategy import PeerId, Update, Work
 from fedcore.task import Batch, Task, load, steps_of
 
 
-def train(
-    task: Task, work: Work, peer: PeerId, method: Method, rule: Rule
-) -> Update:
+def train(task: Task, work: Work, peer: PeerId, method: Method, rule: Rule) -> Update:
     """Train on ``task`` by autograd and return how far the model moved.
 
     Raises:
@@ -31,7 +29,9 @@ def train(
         check_fit(model.state_dict(), work, peer)
         load(model, work.params)
         batches = task.batches(seed_of("batches", peer, work.version))
-        total = _walk(model, task, islice(batches, steps), _terms(model, work, method), rule)
+        total = _walk(
+            model, task, islice(batches, steps), _terms(model, work, method), rule
+        )
         moved = moved_from(work.params, model.state_dict())
         loss = float(total) / steps
     metrics = {"loss": loss, "steps": float(steps)}
@@ -42,7 +42,7 @@ def _walk(
     model: nn.Module, task: Task, batches: Iterator[Batch], terms: Terms, rule: Rule
 ) -> Tensor:
     """Take one step per batch; return the sum of the losses, shape ()."""
-    weights = [p for p in model.parameters() if p.requires_grad]
+    weights: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
     total = torch.zeros((), dtype=torch.float64, device=weights[0].device)
     for batch in batches:
         loss = task.loss(model, on_device(batch, weights[0].device))
@@ -79,9 +79,7 @@ def check_fit(own: Params, work: Work, peer: PeerId) -> None:
 
 def moved_from(start: Params, now: Params) -> Params:
     """Return ``now - start`` for the names of ``start``, on the CPU."""
-    return {
-        name: now[name].detach().to(t.device) - t for name, t in start.items()
-    }
+    return {name: now[name].detach().to(t.device) - t for name, t in start.items()}
 
 
 def on_device(batch: Any, device: torch.device) -> Any:

@@ -66,7 +66,9 @@ def _plain(batch: Examples, plan: Plan) -> bool:
     return numbers and y.ndim == 1 and x.ndim >= 2 and plan.dims in (None, x.ndim)
 
 
-def train(entries: Sequence[Entry], plan: Plan, rule: Rule, clip_norm: float) -> list[Update]:
+def train(
+    entries: Sequence[Entry], plan: Plan, rule: Rule, clip_norm: float
+) -> list[Update]:
     """Train all ``entries`` at once and return their updates in the same order.
 
     Args:
@@ -119,11 +121,12 @@ class Cohort:
         """Return x (m, b, ...), y (m, 1, b), and what each row counts, unless all 1."""
         batches = [next(e.batches) for e in self.entries[:active]]
         counts = [y.shape[0] for _, y in batches]
-        if min(counts) == self.rows:
-            return _inputs([x for x, _ in batches]), _labels([y for _, y in batches]), None
-        full = [_filled(x, y, self.rows) for x, y in batches]
-        share = torch.stack([_share(n, self.rows) for n in counts]).unsqueeze(1)
-        return _inputs([x for x, _ in full]), _labels([y for _, y in full]), share
+        share = None
+        if min(counts) < self.rows:
+            batches = [_filled(x, y, self.rows) for x, y in batches]
+            share = torch.stack([_share(n, self.rows) for n in counts]).unsqueeze(1)
+        xs, ys = zip(*batches, strict=True)
+        return _inputs(xs), torch.stack(ys).unsqueeze(1), share
 
     def _update(self, index: int, e: Entry) -> Update:
         now = {name: w[index] for name, w in self.weights.items()}
@@ -131,8 +134,8 @@ class Cohort:
             moved = {n: now[n].sub_(t).contiguous() for n, t in e.work.params.items()}
         else:
             moved = {n: torch.sub(now[n], t) for n, t in e.work.params.items()}
-        loss = -self.log_ps[: e.steps, index].contiguous().sum().item() / (e.steps * self.rows)
-        metrics = {"loss": loss, "steps": float(e.steps)}
+        log_p = self.log_ps[: e.steps, index].contiguous().sum().item()
+        metrics = {"loss": -log_p / (e.steps * self.rows), "steps": float(e.steps)}
         return Update(e.peer, e.work.version, moved, e.task.examples, metrics)
 
 
@@ -191,7 +194,7 @@ class Head:
     def gradient(
         self, scores: Tensor, y: Tensor, share: Tensor | None, log_p: Tensor
     ) -> Tensor:
-        """Return the gradient by ``scores``, (m, b, classes), of the rows' summed loss."""
+        """Return the gradient of the summed loss by ``scores``, (m, b, classes)."""
         torch._log_softmax(scores.mT, 1, False, out=self.log_p)
         torch.gather(self.log_p, 1, y, out=log_p)
         torch.exp(self.log_p, out=self.grad)
@@ -228,11 +231,6 @@ def _inputs(parts: Sequence[Tensor]) -> Tensor:
     return alone if ready else _beside(parts)
 
 
-def _labels(parts: Sequence[Tensor]) -> Tensor:
-    """Return the class numbers of all models, (m, 1, b)."""
-    return torch.stack(list(parts)).unsqueeze(1)
-
-
 def _filled(x: Tensor, y: Tensor, rows: int) -> Examples:
     """Return the batch with rows of zeros added, up to ``rows``."""
     more = rows - y.shape[0]
@@ -243,7 +241,7 @@ def _filled(x: Tensor, y: Tensor, rows: int) -> Examples:
 
 
 def _share(count: int, rows: int) -> Tensor:
-    """Return what each of ``rows`` rows counts when only the first ``count`` are real."""
+    """Return what each of ``rows`` rows counts if only the first ``count`` are real."""
     share = torch.zeros(rows)
     share[:count] = rows / count
     return share

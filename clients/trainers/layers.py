@@ -14,7 +14,7 @@ a cache line. So every model's part of every tensor starts at the beginning of o
 that is what ``room`` is for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from clients.trainers import plan
+from fedcore.params import Params
 
 aten = torch.ops.aten
 _masked = aten.threshold_backward.grad_input
@@ -36,7 +37,7 @@ def room(m: int, *shape: int) -> Tensor:
     """Return an empty tensor (m, *shape) whose m parts each start a cache line."""
     size = torch.Size(shape).numel()
     stride = -(-size // LINE) * LINE
-    return torch.empty(m, stride)[:, :size].unflatten(1, shape)
+    return torch.empty(m, stride)[:, :size].view(m, *shape)
 
 
 def settled(x: Tensor) -> bool:
@@ -92,7 +93,7 @@ class Dense:
     def __init__(
         self,
         layer: plan.Dense,
-        w: Mapping[str, Tensor],
+        w: Params,
         sinks: Mapping[str, Sink],
         turn: bool = False,
     ) -> None:
@@ -137,7 +138,8 @@ class Relu:
         return self.out
 
     def backward(self, grad: Tensor, first: bool) -> Tensor:
-        return _masked(grad, self.out, 0, grad_input=grad)
+        _masked(grad, self.out, 0, grad_input=grad)
+        return grad
 
 
 class Tanh:
@@ -151,7 +153,8 @@ class Tanh:
         return torch.tanh(x, out=self.out)
 
     def backward(self, grad: Tensor, first: bool) -> Tensor:
-        return _through_tanh(grad, self.out, grad_input=grad)
+        _through_tanh(grad, self.out, grad_input=grad)
+        return grad
 
 
 class Flat:
@@ -168,7 +171,7 @@ class Flat:
 class Conv:
     """A convolution of one model's images, (1, b, c, h, w), channels last in memory."""
 
-    def __init__(self, layer: plan.Conv, w: Mapping[str, Tensor], sinks: Mapping[str, Sink]) -> None:
+    def __init__(self, layer: plan.Conv, w: Params, sinks: Mapping[str, Sink]) -> None:
         self.weight = w[layer.weight][0]  # (o, c, h, w)
         self.bias = w[layer.bias][0] if layer.bias else None
         self.sink = _one(sinks[layer.weight])
@@ -203,7 +206,7 @@ def _one(sink: Sink) -> Sink:
 
 def rows_last(x: Tensor) -> Tensor:
     """Return ``x``, (b, c, h, w), laid out with channels last; no copy if c is 1."""
-    b, c, h, w = x.shape
+    _, c, h, w = x.shape
     if c == 1 and x.is_contiguous():  # say so in the strides, or torch guesses wrong
         return x.as_strided(x.shape, (h * w, 1, w, 1))
     return x.contiguous(memory_format=ROWS_LAST)
@@ -220,7 +223,9 @@ class MaxPool:
 
     def forward(self, x: Tensor) -> Tensor:
         self.x = rows_last(x[0])
-        out, self.where = aten.max_pool2d_with_indices.default(self.x, *self.sizes, self.ceil)
+        out, self.where = aten.max_pool2d_with_indices.default(
+            self.x, *self.sizes, self.ceil
+        )
         pooled: Tensor = out.unsqueeze(0)
         return pooled
 
@@ -250,20 +255,21 @@ class AvgPool:
         return g.unsqueeze(0)
 
 
-def build(layer: plan.Layer, w: Mapping[str, Tensor], sinks: Mapping[str, Sink]) -> Layer:
+def build(layer: plan.Layer, w: Params, sinks: Mapping[str, Sink]) -> Layer:
     """Return ``layer`` ready to run on the weights ``w``, each (m, ...)."""
-    match layer:
-        case plan.Dense():
-            return Dense(layer, w, sinks)
-        case plan.Conv():
-            return Conv(layer, w, sinks)
-        case plan.MaxPool():
-            return MaxPool(layer)
-        case plan.AvgPool():
-            return AvgPool(layer)
-        case plan.Relu():
-            return Relu()
-        case plan.Tanh():
-            return Tanh()
-        case plan.Flat():
-            return Flat()
+    if isinstance(layer, plan.Dense):
+        return Dense(layer, w, sinks)
+    if isinstance(layer, plan.Conv):
+        return Conv(layer, w, sinks)
+    if isinstance(layer, plan.MaxPool):
+        return MaxPool(layer)
+    if isinstance(layer, plan.AvgPool):
+        return AvgPool(layer)
+    return _PLAIN[type(layer)]()
+
+
+_PLAIN: dict[type[plan.Layer], Callable[[], Layer]] = {
+    plan.Flat: Flat,
+    plan.Relu: Relu,
+    plan.Tanh: Tanh,
+}

@@ -17,9 +17,7 @@ from fedcore.strategy import PeerId, Update, Work
 from fedcore.task import Task
 
 
-def descend(
-    task: Task, work: Work, peer: PeerId, method: Method, rule: Rule
-) -> Update:
+def descend(task: Task, work: Work, peer: PeerId, method: Method, rule: Rule) -> Update:
     """Train on ``task`` and return how far the model moved.
 
     Raises:
@@ -48,7 +46,7 @@ def cohort_of(task: Task, work: Work, method: Method, rule: Rule) -> Plan | None
 def descend_together(
     jobs: Sequence[tuple[Task, Work, PeerId]], plan: Plan, method: Method, rule: Rule
 ) -> list[Update]:
-    """Train jobs with one ``cohort_of`` and version at once; same bits as one by one."""
+    """Train jobs with one ``cohort_of`` and version at once; bits as one by one."""
     entries = [fused.entry(*job, plan) for job in jobs]
     updates: dict[int, Update] = {}
     for rows in {e.rows for e in entries if e}:

@@ -8,7 +8,9 @@ from math import isfinite
 import torch
 
 from clients.trainers.schedule import Schedule
+from clients.trainers.terms import lr_asked
 from fedcore.errors import ConfigError
+from fedcore.strategy import Work
 
 DEVICES = ("cpu", "cuda", "auto")
 
@@ -36,6 +38,11 @@ class Method:
                 raise ConfigError(f"{name} must be >= 0 and finite: {value}")
         if self.device not in DEVICES:
             raise ConfigError(f"device must be one of {DEVICES}: {self.device!r}")
+
+    def rate(self, work: Work) -> float:
+        """Return the step size for ``work``: what it asks for, or our own."""
+        asked = lr_asked(work)
+        return self.lr * self.schedule.factor(work.version) if asked is None else asked
 
 
 def device_of(name: str) -> torch.device:

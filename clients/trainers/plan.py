@@ -1,7 +1,8 @@
 """Which models the fused path knows: the recipe of a stack of plain layers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -205,47 +206,68 @@ def _leaves(prefix: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def _layer(name: str, m: nn.Module) -> Layer | None:
     """Return the layer that module ``m`` is, its very type, in a form we handle."""
-    kind = type(m)
-    if kind is nn.Flatten and (m.start_dim, m.end_dim) == (1, -1):
-        return Flat()
-    if kind is nn.Linear:
-        return Dense(f"{name}weight", _bias(name, m))
-    if kind is nn.ReLU:
-        return Relu()
-    if kind is nn.Tanh:
-        return Tanh()
-    if isinstance(m, nn.Conv2d) and kind is nn.Conv2d:
-        return _conv(name, m)
-    if isinstance(m, nn.MaxPool2d) and kind is nn.MaxPool2d:
-        return _max_pool(m)
-    if isinstance(m, nn.AvgPool2d) and kind is nn.AvgPool2d:
-        return _avg_pool(m)
-    return None
+    make = _MAKERS.get(type(m))
+    return None if make is None else make(name, m)
 
 
-def _bias(name: str, m: nn.Module) -> str:
-    return "" if m.bias is None else f"{name}bias"
+def _flat(name: str, m: nn.Flatten) -> Flat | None:
+    return Flat() if (m.start_dim == 1 and m.end_dim == -1) else None
+
+
+def _dense(name: str, m: nn.Linear) -> Dense:
+    return Dense(f"{name}weight", _bias(name, m))
 
 
 def _conv(name: str, m: nn.Conv2d) -> Conv | None:
     if m.padding_mode != "zeros" or isinstance(m.padding, str):
         return None
-    sizes = [_pair(v) for v in (m.stride, m.padding, m.dilation)]
-    return Conv(f"{name}weight", _bias(name, m), *sizes, m.groups)
+    return Conv(
+        f"{name}weight",
+        _bias(name, m),
+        _pair(m.stride),
+        _pair(m.padding),
+        _pair(m.dilation),
+        m.groups,
+    )
 
 
-def _max_pool(m: nn.MaxPool2d) -> MaxPool | None:
+def _max_pool(name: str, m: nn.MaxPool2d) -> MaxPool | None:
     if m.return_indices:
         return None
-    sizes = [_pair(v) for v in (m.kernel_size, m.stride, m.padding, m.dilation)]
-    return MaxPool(*sizes, m.ceil_mode)
+    return MaxPool(
+        _pair(m.kernel_size),
+        _pair(m.stride),
+        _pair(m.padding),
+        _pair(m.dilation),
+        m.ceil_mode,
+    )
 
 
-def _avg_pool(m: nn.AvgPool2d) -> AvgPool | None:
+def _avg_pool(name: str, m: nn.AvgPool2d) -> AvgPool | None:
     if m.divisor_override is not None:
         return None
-    sizes = [_pair(v) for v in (m.kernel_size, m.stride, m.padding)]
-    return AvgPool(*sizes, m.ceil_mode, m.count_include_pad)
+    return AvgPool(
+        _pair(m.kernel_size),
+        _pair(m.stride),
+        _pair(m.padding),
+        m.ceil_mode,
+        m.count_include_pad,
+    )
+
+
+_MAKERS: dict[type[nn.Module], Callable[[str, Any], Layer | None]] = {
+    nn.AvgPool2d: _avg_pool,
+    nn.Conv2d: _conv,
+    nn.Flatten: _flat,
+    nn.Linear: _dense,
+    nn.MaxPool2d: _max_pool,
+    nn.ReLU: lambda name, m: Relu(),
+    nn.Tanh: lambda name, m: Tanh(),
+}
+
+
+def _bias(name: str, m: nn.Linear | nn.Conv2d) -> str:
+    return "" if m.bias is None else f"{name}bias"
 
 
 def _pair(value: int | tuple[int, ...]) -> Pair:
@@ -255,7 +277,7 @@ def _pair(value: int | tuple[int, ...]) -> Pair:
 
 
 def _pool_first(layers: list[Layer]) -> list[Layer]:
-    """Swap every ReLU with the max pooling after it: same values, a quarter the work."""
+    """Swap every ReLU with a max pooling after it: same values, less work."""
     out = list(layers)
     for i in range(len(out) - 1):
         if isinstance(out[i], Relu) and isinstance(out[i + 1], MaxPool):

@@ -5,12 +5,13 @@ The rules here are the same arithmetic, and tests hold them to the same bits. A
 rule lives for one local training: its memory starts empty.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+Tensors = list[Tensor] | tuple[Tensor, ...]
 
 
 class Rule(Protocol):
@@ -21,7 +22,7 @@ class Rule(Protocol):
         """``(keep, rate)`` if a step is just ``w = keep * w - rate * grad``."""
         ...
 
-    def step(self, weights: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
+    def step(self, weights: Tensors, grads: Tensors) -> None:
         """Move ``weights`` in place; may overwrite ``grads``."""
         ...
 
@@ -49,13 +50,13 @@ class Momentum:
             return None
         return 1.0 - self.rate * self.weight_decay, self.rate
 
-    def step(self, weights: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
+    def step(self, weights: Tensors, grads: Tensors) -> None:
         if self.weight_decay:
             torch._foreach_add_(grads, weights, alpha=self.weight_decay)
         move = self._with_momentum(grads) if self.momentum else grads
         torch._foreach_add_(weights, move, alpha=-self.rate)
 
-    def _with_momentum(self, grads: Sequence[Tensor]) -> Sequence[Tensor]:
+    def _with_momentum(self, grads: Tensors) -> Tensors:
         if self.kept:
             torch._foreach_mul_(self.kept, self.momentum)
             torch._foreach_add_(self.kept, grads)
@@ -92,7 +93,7 @@ class Adam:
     def direct(self) -> tuple[float, float] | None:
         return None
 
-    def step(self, weights: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
+    def step(self, weights: Tensors, grads: Tensors) -> None:
         if not self.steps:
             self.mean = [torch.zeros_like(w) for w in weights]
             self.square = [torch.zeros_like(w) for w in weights]

@@ -1,14 +1,13 @@
 """Local SGD: the inner loop of FedAvg and its kin."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from clients.trainers.local import cohort_of, descend, descend_together
 from clients.trainers.method import Method
 from clients.trainers.plan import Plan
 from clients.trainers.rules import Momentum
-from clients.trainers.schedule import Constant, Schedule
-from clients.trainers.terms import lr_asked
+from clients.trainers.schedule import Schedule
 from fedcore.config import choice
 from fedcore.errors import ConfigError
 from fedcore.strategy import PeerId, Update, Work
@@ -19,9 +18,8 @@ from fedcore.task import Task
 class SGD:
     """Take the steps that the work asks for and return how far the model moved.
 
-    Honours FedProx's ``work.hints["mu"]`` and SCAFFOLD's correction in
-    ``work.aux`` (see ``clients.trainers.terms``); a step size in
-    ``work.hints["lr"]`` takes the place of ``lr`` and ``schedule``.
+    Obeys what comes with the work: a step size, FedProx's pull, SCAFFOLD's correction
+    (``clients.trainers.terms``).
 
     Attributes:
         lr: step size, > 0.
@@ -54,27 +52,21 @@ class SGD:
             self.lr, self.weight_decay, self.clip_norm, self.schedule, self.device
         )
 
-    def rule(self, version: int) -> Momentum:
-        """Return a fresh rule for round ``version``."""
-        rate = self.lr * self.schedule.factor(version)
+    def rule(self, work: Work) -> Momentum:
+        """Return a fresh rule for ``work``."""
+        rate = self.method().rate(work)
         return Momentum(rate, self.momentum, self.nesterov, self.weight_decay)
 
-    def told(self, work: Work) -> "SGD":
-        """Return this trainer with the step size that ``work`` asks for, if it does."""
-        lr = lr_asked(work)
-        return self if lr is None else replace(self, lr=lr, schedule=Constant())
-
     def __call__(self, task: Task, work: Work, peer: PeerId) -> Update:
-        own = self.told(work)
-        return descend(task, work, peer, own.method(), own.rule(work.version))
+        return descend(task, work, peer, self.method(), self.rule(work))
 
     def cohort(self, task: Task, work: Work) -> Plan | None:
         """Return the plan if jobs with the same one and version may train together."""
-        return cohort_of(task, work, self.method(), self.rule(work.version))
+        return cohort_of(task, work, self.method(), self.rule(work))
 
     def together(
         self, jobs: Sequence[tuple[Task, Work, PeerId]], plan: Plan
     ) -> list[Update]:
         """Train jobs with one ``cohort`` and version at once, each to its own bits."""
-        rule = self.rule(jobs[0][1].version)
+        rule = self.rule(jobs[0][1])
         return descend_together(jobs, plan, self.method(), rule)

@@ -1,17 +1,19 @@
-"""What comes with the work and changes the gradient of every step.
+"""What comes with the work and changes every step.
 
-``work.hints["mu"]`` pulls the weights towards where they started (FedProx, Li et
-al. 2020), and a tensor in ``work.aux`` with the name of a weight is added to its
-gradient (SCAFFOLD's c - c_i, Karimireddy et al. 2020).
+``work.hints["lr"]`` takes the place of the trainer's own step size,
+``work.hints["mu"]`` pulls the weights towards where they started (FedProx, Li et al.
+2020), and a tensor in ``work.aux`` with the name of a weight is added to its gradient
+(SCAFFOLD's c - c_i, Karimireddy et al. 2020).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
 
 import torch
 from torch import Tensor
 
+from clients.trainers.rules import Tensors
 from fedcore.errors import ProtocolError
 from fedcore.params import Params
 from fedcore.strategy import Work
@@ -29,16 +31,16 @@ class Terms:
     """
 
     mu: float = 0.0
-    anchor: Sequence[Tensor] = ()
+    anchor: Tensors = ()
     clip_norm: float = 0.0
-    correction: Sequence[Tensor] = ()
+    correction: Tensors = ()
 
     @property
     def none(self) -> bool:
         """Whether gradients stay as they are."""
         return not (self.mu or self.clip_norm or self.correction)
 
-    def apply(self, weights: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
+    def apply(self, weights: Tensors, grads: Tensors) -> None:
         """Change ``grads`` in place."""
         if self.mu:
             torch._foreach_add_(grads, weights, alpha=self.mu)
@@ -49,7 +51,7 @@ class Terms:
             torch._foreach_add_(grads, self.correction)
 
 
-def clip(grads: Sequence[Tensor], limit: float) -> None:
+def clip(grads: Tensors, limit: float) -> None:
     """Scale ``grads`` in place so that their common L2 norm is at most ``limit``."""
     norms = torch.stack(torch._foreach_norm(grads))
     factor = limit / (torch.linalg.vector_norm(norms) + 1e-6)
@@ -62,28 +64,35 @@ def terms_of(weights: Mapping[str, Tensor], work: Work, clip_norm: float) -> Ter
     Raises:
         ProtocolError: mu is negative or not finite, or a correction has a wrong shape.
     """
-    mu = float(work.hints.get("mu", 0.0))
-    if not (mu >= 0.0 and isfinite(mu)):
-        raise ProtocolError(f"hint mu must be >= 0 and finite: {mu}")
+    mu = _asked(work, "mu") or 0.0
+    if mu < 0.0:
+        raise ProtocolError(f"hint mu must be >= 0: {mu}")
     anchor = [w.detach().clone() for w in weights.values()] if mu else []
     return Terms(mu, anchor, clip_norm, _correction(weights, work.aux))
 
 
 def lr_asked(work: Work) -> float | None:
-    """Return the step size that ``work`` asks for, or None (SCAFFOLD's local step).
+    """Return the step size that ``work`` asks for, or None if it asks for none.
 
     Raises:
         ProtocolError: it is not a finite number above 0.
     """
-    lr = work.hints.get("lr")
-    if lr is None:
+    lr = _asked(work, "lr")
+    if lr is not None and lr <= 0.0:
+        raise ProtocolError(f"hint lr must be > 0: {lr}")
+    return lr
+
+
+def _asked(work: Work, name: str) -> float | None:
+    value = work.hints.get(name)
+    if value is None:
         return None
-    if isinstance(lr, str) or not (lr > 0.0 and isfinite(lr)):
-        raise ProtocolError(f"hint lr must be > 0 and finite: {lr}")
-    return float(lr)
+    if isinstance(value, str) or not isfinite(value):
+        raise ProtocolError(f"hint {name} must be a finite number: {value!r}")
+    return float(value)
 
 
-def _correction(weights: Mapping[str, Tensor], aux: Params) -> Sequence[Tensor]:
+def _correction(weights: Mapping[str, Tensor], aux: Params) -> Tensors:
     if aux.keys().isdisjoint(weights):
         return ()
     parts = []

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -114,6 +115,12 @@ def _read(folder: str, kind: str) -> Data:
         for name in ("x", "y", "test_x", "test_y")
     ]
     return Data(*parts)
+
+
+def write_weights(path: Path, weights: Weights) -> None:
+    """Keep ``weights`` in an npz file."""
+    arrays: dict[str, Any] = {n: np.asarray(w) for n, w in weights.items()}
+    np.savez(path, **arrays)
 
 
 def first_weights(model: str) -> Weights:

@@ -134,4 +134,6 @@ class Contest:
         trace: TracebackType | None,
     ) -> None:
         for process in self._running.values():
+            process.dismiss()
+        for process in self._running.values():
             process.close()

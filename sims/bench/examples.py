@@ -14,7 +14,7 @@ def images() -> tuple[Data, str]:
     try:
         return shuffled(mnist()), MNIST
     except (ConfigError, StorageError):
-        return drawn(60_000, 10_000, 784, sharpness=0.05), STAND_IN
+        return drawn(60_000, 10_000, 784, sharpness=0.11), STAND_IN
 
 
 def mnist() -> Data:

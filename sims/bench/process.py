@@ -136,15 +136,22 @@ class Process:
             total += getattr(full, "pss", full.rss)
         return total
 
-    def close(self) -> None:
-        """End the process and what it started."""
-        with suppress(MissingError, subprocess.TimeoutExpired):
+    def dismiss(self) -> None:
+        """Ask the engine to end; ``close`` waits for it."""
+        with suppress(MissingError):
             self.tell(do="close")
+
+    def close(self) -> None:
+        """End the process and what it started; it has ten seconds to do so itself."""
+        self.dismiss()
+        with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=10.0)
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._log.close()
+        for stream in (self._inward, self._outward, self._log):
+            with suppress(BrokenPipeError):
+                stream.close()
 
     def _last_words(self) -> str:
         self._log.seek(0)

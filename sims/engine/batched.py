@@ -17,7 +17,7 @@ from sims.engine.loop import Blame, Loop
 from sims.engine.protocol import Job
 
 COHORT = 25  # models at most; more gain little, and other workers want some
-COHORT_NUMBERS = 1 << 17  # parameters of a cohort: half a MiB, so that it stays in cache
+COHORT_NUMBERS = 1 << 17  # parameters of a cohort: half a MiB, to stay in cache
 
 
 @runtime_checkable
@@ -54,7 +54,7 @@ class Batched:
             return self._together.together(told, plan)
 
     def units(self, jobs: Sequence[Job]) -> list[list[int]]:
-        """Return the indices of jobs to be run together, by a rule of the jobs alone."""
+        """Return which jobs, by index, run together; decided by the jobs alone."""
         return [unit for unit, _ in self._groups(jobs)]
 
     def _groups(self, jobs: Sequence[Job]) -> list[tuple[list[int], Plan | None]]:

@@ -51,7 +51,8 @@ def make_engine(
     if workers < 0:
         raise ConfigError(f"workers must be >= 0: {workers}; 0 takes every core")
     workers = workers or _cores()
-    inner = Loop(trainer, tasks) if kind in ("loop", "forked") else Batched(trainer, tasks)
+    alone = kind in ("loop", "forked")
+    inner = Loop(trainer, tasks) if alone else Batched(trainer, tasks)
     if kind == "forked":
         _check_fork(trainer)
         return Forked(inner, workers)

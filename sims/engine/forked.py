@@ -10,6 +10,7 @@ workers nor their speed changes a bit.
 import select
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -58,7 +59,7 @@ class _Batch:
     failed: tuple[int, Exception] | None = None
 
     def put(self, tree: Params, inbox: Sheaf) -> Sequence[int] | None:
-        """Return the reference of ``tree``, written to ``inbox`` if nobody shares it."""
+        """Return the reference of ``tree``, written to ``inbox`` if not shared."""
         if id(tree) in self.references:
             return self.references[id(tree)]
         return inbox.put(tree)
@@ -92,6 +93,8 @@ class Forked:
         return [w.pid for w in self._workers]
 
     def run(self, jobs: Sequence[Job]) -> list[Update]:
+        if not self._workers:
+            raise RuntimeError("this engine is closed")
         batch = self._batch(jobs)
         try:
             while batch.queue or self._busy:
@@ -166,7 +169,8 @@ class Forked:
         for unit in units:
             if unit not in again:
                 peers = ", ".join(batch.jobs[i].peer for i in batch.units[unit])
-                batch.fail(unit, PeerLostError(f"the process training {peers} died twice"))
+                told = f"the process that trained {peers} died twice"
+                batch.fail(unit, PeerLostError(told))
 
     def _replace(self, index: int) -> None:
         self._busy.pop(index, None)
@@ -212,9 +216,7 @@ def _shared_trees(jobs: Sequence[Job]) -> list[Params]:
 def _order(batch: _Batch, units: Sequence[int], worker: Worker) -> Message:
     """Return the message that starts ``worker`` on ``units``."""
     inbox = Sheaf(worker.slabs[INBOX], INBOX)
-    told = [
-        [job_words(batch.jobs[i], lambda t: batch.put(t, inbox)) for i in batch.units[u]]
-        for u in units
-    ]
+    put = partial(batch.put, inbox=inbox)
+    told = [[job_words(batch.jobs[i], put) for i in batch.units[u]] for u in units]
     sizes = [slab.size for slab in worker.slabs]
     return {"units": told, "forms": [batch.shared.forms, inbox.forms], "sizes": sizes}

@@ -85,9 +85,7 @@ class Reader:
         forms: the lists of forms of the message, by mark.
     """
 
-    def __init__(
-        self, slabs: Sequence[Slab], forms: Sequence[Sequence[Form]]
-    ) -> None:
+    def __init__(self, slabs: Sequence[Slab], forms: Sequence[Sequence[Form]]) -> None:
         self._slabs = slabs
         self._forms = forms
         self._trees: dict[tuple[int, int], Params] = {}

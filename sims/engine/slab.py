@@ -54,7 +54,7 @@ class Slab:
         return end
 
     def read(self, form: Form, start: int) -> Params:
-        """Return views of the tensors at byte ``start``; the next write changes them."""
+        """Return views of the tensors at byte ``start``; later writes change them."""
         places, _ = _places(form, start)
         return {name: self._at(place) for name, place in places.items()}
 
@@ -68,7 +68,7 @@ class Slab:
         os.close(self._fd)
 
 
-_Place = tuple[int, int, torch.dtype, tuple[int, ...]]  # first byte, bytes, dtype, shape
+_Place = tuple[int, int, torch.dtype, tuple[int, ...]]  # start, bytes, dtype, shape
 
 
 def form_of(tree: Params) -> Form:

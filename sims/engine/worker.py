@@ -1,4 +1,4 @@
-"""The forked process: takes units of jobs, answers with updates, dies with its parent."""
+"""The forked process: takes jobs, answers with updates, dies with its parent."""
 
 import ctypes
 import gc
@@ -24,7 +24,6 @@ from sims.engine.mail import (
     update_words,
 )
 from sims.engine.protocol import Engine, Job
-
 from sims.engine.slab import Slab
 
 PR_SET_PDEATHSIG = 1
@@ -122,7 +121,8 @@ def _die_with(parent: int) -> None:
     The kernel watches the thread that forked, not its process; so this is asked
     for under the main thread only. Otherwise the hang-up of the wire ends us.
     """
-    if sys.platform == "linux" and threading.current_thread() is threading.main_thread():
+    in_main = threading.current_thread() is threading.main_thread()
+    if sys.platform == "linux" and in_main:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)  # it was gone before we asked

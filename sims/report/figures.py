@@ -12,6 +12,7 @@ from sims.report.chart import Bars, Chart, Heat, Lines, number
 from sims.report.style import LIGHT
 
 DOTS_PER_INCH = 120
+DASHES = ("-", "--", ":")  # of lines, each for one turn through the colours
 
 
 def png(chart: Chart) -> bytes:
@@ -39,11 +40,13 @@ def _lines(axes: Axes, chart: Lines) -> None:
     axes.grid(axis="y", linewidth=0.5, alpha=0.5)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: number(v, chart.unit)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for color, line in zip(_colors(len(chart.series)), chart.series, strict=True):
+    colors = _colors(len(chart.series))
+    for i, (color, line) in enumerate(zip(colors, chart.series, strict=True)):
         x = [p[0] for p in line.points]
         y = [p[1] for p in line.points]
         mark = "o" if len(x) <= 40 else None
-        axes.plot(x, y, marker=mark, color=color, lw=2, ms=4, label=line.name)
+        dash = DASHES[i // len(LIGHT) % len(DASHES)]
+        axes.plot(x, y, dash, marker=mark, color=color, lw=2, ms=4, label=line.name)
     if chart.from_zero:
         axes.set_ylim(bottom=0)
     if len(chart.series) > 1:

@@ -28,6 +28,8 @@ svg { width: 100%; height: auto; display: block; margin-top: .4rem }
 svg text { font-size: 12px; fill: var(--soft) }
 .grid { stroke: var(--rule); stroke-width: 1 }
 .line { fill: none; stroke-width: 2; stroke-linejoin: round }
+.d1 { stroke-dasharray: 7 4 }
+.d2 { stroke-dasharray: 2 3 }
 .dot { fill-opacity: 0 }
 .dot:hover { fill-opacity: 1 }
 .key { font-size: .85rem; color: var(--soft); margin-right: 1rem }

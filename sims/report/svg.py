@@ -92,7 +92,7 @@ def _lines(chart: Lines) -> str:
     for index, line in enumerate(chart.series):
         spots = [place(x, y) for x, y in line.points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
-        parts.append(f'<polyline class="line c{index % 6}" points="{path}"/>')
+        parts.append(f'<polyline class="line {_kind(index)}" points="{path}"/>')
         parts += [
             f'<circle class="dot f{index % 6}" cx="{sx:.1f}" cy="{sy:.1f}" r="3">'
             f"<title>{escape(line.name)}, {escape(chart.x_label)} {number(x)}: "
@@ -100,6 +100,11 @@ def _lines(chart: Lines) -> str:
             for (sx, sy), (x, y) in zip(spots, line.points, strict=True)
         ]
     return "".join(parts)
+
+
+def _kind(index: int) -> str:
+    """Return the classes of line ``index``: six colours, then the same in dashes."""
+    return f"c{index % 6} d{index // 6 % 3}"
 
 
 def _bars(chart: Bars) -> str:

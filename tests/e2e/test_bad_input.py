@@ -2,6 +2,7 @@
 
 import json
 import resource
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from fedcore.cli import main
+from sims.doctor import port_check
+from sims.flower_simulation import main as flower
 from sims.lock import held
 from sims.runs import all_runs
 
@@ -221,6 +224,24 @@ def test_a_mistake_is_explained(
 
 def test_there_are_enough_mistakes() -> None:
     assert len(MISTAKES) >= 50
+
+
+def test_a_folder_that_is_no_flower_app(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert flower(["--app", str(tmp_path), "--num-supernodes", "2"]) == 1
+    message = capsys.readouterr().err
+    assert "no Flower app" in message
+    assert "--app" in message
+
+
+def test_a_busy_port_is_found_by_the_doctor() -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        check = port_check(busy.getsockname()[1])
+    assert check.verdict == "WARN"
+    assert "other ports" in check.fix
 
 
 def test_nothing_is_left_where_nothing_was_trained(

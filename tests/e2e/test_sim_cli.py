@@ -185,6 +185,9 @@ def test_a_sweep_runs_once(sim: Run) -> None:
     started = [c["started"] for c in first]
     assert [c["started"] for c in objects(sim(*words, "--json"))] == started
     assert Path("runs/s/compare.html").exists()
+    again = objects(sim(*words, "--json", "--fresh"))
+    assert {c["sha256"] for c in again} == {c["sha256"] for c in first}
+    assert Path("runs/s/cells/000-0.05-fedavg/report.html").exists()
     assert "another sweep" in sim(*words, "--grid", "trainer.lr=1,2", code=1)
     assert len(objects(sim("list", "--json"))) == 4
 

@@ -184,7 +184,7 @@ def test_multi_krum_stays_near_the_honest_updates(case):
     assert max(norm(sub(got, tree)) for tree in honest) <= reach * (1 + 1e-6) + 1e-6
 
 
-@given(attacked(per_attacker=3, spare=1))
+@given(attacked(per_attacker=2, spare=1))
 @QUICK
 def test_the_geometric_median_moves_a_bounded_way(case):
     """Minsker 2015, lemma 2.1: C = 2 (n - f) / (n - 2 f) times the honest radius."""
@@ -192,6 +192,6 @@ def test_the_geometric_median_moves_a_bounded_way(case):
     n = len(us)
     middle = {"w": torch.stack([tree["w"] for tree in honest]).mean(dim=0)}
     radius = max(norm(sub(tree, middle)) for tree in honest)
-    got = step(GeometricMedian(passes=200), us)
+    got = step(GeometricMedian(), us)
     limit = 2 * (n - f) / (n - 2 * f) * radius
     assert norm(sub(got, middle)) <= 1.01 * limit + 1e-3

@@ -3,10 +3,15 @@
 from dataclasses import dataclass, field
 from math import inf
 
+import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clients.tasks.dataset import Dataset, Federation
+from clients.tasks.models import mlp
+from clients.trainers.sgd import SGD
 from fedcore.coordinator import (
     Coordinator,
     Desk,
@@ -21,6 +26,7 @@ from fedcore.seeds import seed_of
 from fedcore.strategy import Update, Work
 from sims.availability import Always, Daily, Dropout, Markov
 from sims.devices import Constant, Exponential, Normal
+from sims.engine import make_engine
 from sims.line import Line
 from sims.network import Ideal, LogNormal, Uniform
 from sims.virtual import VirtualLink
@@ -113,7 +119,7 @@ def test_resuming_at_any_event_gives_the_bits_of_the_unbroken_run(models, pacer,
     whole = Noting()
     end = VirtualLink(nudge, TASKS, **models)
     want = run(end, pacer, 6, whole)
-    desks = desks_of(whole.events, pacer)
+    desks = desks_of(Rules(FedAvg(steps=2), pacer), START, whole.events)
     desk = desks[int(cut * (len(desks) - 2))]  # the last one has finished
     link = VirtualLink(nudge, TASKS, **models)
     got = run(link, pacer, 6, Noting(desk))
@@ -121,11 +127,41 @@ def test_resuming_at_any_event_gives_the_bits_of_the_unbroken_run(models, pacer,
     assert link.now_s() == end.now_s()
 
 
-def desks_of(events, pacer):
+def desks_of(rules, params, events):
     """Return the desk after every event."""
-    rules = Rules(FedAvg(steps=2), pacer)
-    desks = [rules.begin(START)]
+    desks = [rules.begin(params)]
     for event in events:
         step = rules.step_out if isinstance(event, Idle) else rules.step_in
         desks.append(step(desks[-1], event)[0])
     return desks
+
+
+def mixtures() -> Federation:
+    """Return nine peers with shares of unequal size of a small problem."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 8, generator=g)
+    y = (x[:, 0] > 0).long() + (x[:, 1] > 0).long()
+    data = Dataset("d", (x, y), (x, y), lambda: mlp(8, 6, 3), batch_size=16)
+    cuts = np.split(np.arange(300), [20, 60, 70, 140, 150, 200, 230, 290])
+    return Federation(data, cuts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pacer", [Synchronous(cohort=4), Buffered(size=3)])
+def test_workers_engines_and_restarts_change_no_bit(pacer):
+    tasks, journal = mixtures(), Noting()
+    params = tasks.dataset.start(seed=1)
+    rules = Rules(FedAvg(epochs=2), pacer)
+
+    def bits(workers, kind, journal):
+        with make_engine(SGD(lr=0.1), tasks, workers, kind) as engine:
+            link = VirtualLink(engine, tasks, Normal(1.0, 0.5), LogNormal())
+            state = Coordinator(rules, link, journal).run(params, rounds=8)
+        return digest(state.params), link.now_s()
+
+    want = bits(1, "loop", journal)
+    desks = desks_of(rules, params, journal.events)
+    assert bits(1, "auto", Noting()) == want
+    assert bits(2, "auto", Noting()) == want
+    for desk in desks[3:-1:7]:
+        assert bits(2, "auto", Noting(desk)) == want

@@ -90,6 +90,12 @@ def test_strides_gradients_and_order_do_not_show():
     assert encode_updates([plain]) == encode_updates([odd])
 
 
+def test_one_number_of_stride_zero_is_sent():
+    t = torch.arange(3.0)[1:2].expand(1, 1).as_strided((1, 1), (0, 0))
+    (got,) = decode_updates(encode_updates([Update("p", 0, {"t": t}, 1)]))
+    assert got.payload["t"].tolist() == t.tolist()
+
+
 def test_what_is_decoded_has_memory_of_its_own():
     data = bytearray(encode_updates(slopes(range(3), 5)))
     one, two, _ = decode_updates(bytes(data))

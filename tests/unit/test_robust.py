@@ -6,8 +6,13 @@ import torch
 from fedcore.errors import ConfigError, QuorumError
 from fedcore.strategy import Update
 from strategies.coordinatewise import CoordinateMedian, TrimmedMean
-from strategies.distances import squared_distances
-from strategies.geometric_median import GeometricMedian, weiszfeld
+from strategies.distances import inner_products, squared_distances
+from strategies.geometric_median import (
+    GeometricMedian,
+    closest_majority,
+    weighted,
+    weiszfeld,
+)
 from strategies.krum import Krum, MultiKrum, ranked
 from strategies.ranks import middle_mean, network
 
@@ -152,14 +157,48 @@ def test_stated_tolerance_of_the_geometric_median():
         g = torch.Generator().manual_seed(seed)
         rows = torch.randn(11, 6, generator=g)
         rows[:4] += 20.0
-        squared = squared_distances([{"w": r} for r in rows])
+        trees = [{"w": row} for row in rows]
+        start = closest_majority(squared_distances(trees))
+        products = inner_products(trees, start[0])
 
-        def total(passes, rows=rows, squared=squared):
-            shares = weiszfeld(squared, 1e-6, passes).double()
+        def total(passes, rows=rows, products=products, start=start):
+            shares = weiszfeld(products, start, 1e-6, passes).double()
             middle = shares @ rows.double() / shares.sum()
             return (rows - middle).norm(dim=1).sum().item()
 
         assert total(30) <= total(5000) * (1 + 1e-6)
+
+
+def test_passes_over_products_are_passes_over_updates():
+    """The reference: the paper's passes, on the updates themselves."""
+    rows = torch.randn(7, 9, generator=torch.Generator().manual_seed(1)).double()
+    trees = [{"w": row} for row in rows]
+    estimate = rows[:4].mean(dim=0)
+    for _ in range(5):
+        pulls = 1 / (rows - estimate).norm(dim=1).clamp_min(1e-6)
+        estimate = pulls @ rows / pulls.sum()
+    shares = weiszfeld(inner_products(trees, 0), [0, 1, 2, 3], 1e-6, 5).tolist()
+    got = weighted(trees, shares)["w"]
+    torch.testing.assert_close(got, estimate.float(), rtol=1e-5, atol=1e-6)
+
+
+def test_closest_majority_by_hand():
+    trees = [{"w": torch.tensor([x])} for x in (9.0, 0.0, 1.0, 2.5, 100.0)]
+    # third nearest, counting itself: 8, 2.5, 1.5, 2.5, 97.5, so around 1.0
+    assert closest_majority(squared_distances(trees)) == [2, 1, 3]
+
+
+@pytest.mark.parametrize("far", [1e3, 1e14, 1e30])
+def test_one_giant_does_not_open_the_door_to_another_attacker(far):
+    """Rounding next to a giant once hid five equal updates behind a sixth."""
+    us = updates(*[[0.0, 0.0]] * 5, [0.0, far], [0.0, 1.0])
+    assert step(GeometricMedian(), us).norm() < 1e-4
+
+
+@pytest.mark.parametrize("far", [1e3, 1e14, 1e30])
+def test_three_giants_of_seven_do_not_need_more_passes(far):
+    us = updates([0.0], [0.1], [0.2], [0.3], [far], [far], [far])
+    assert 0.0 <= step(GeometricMedian(), us).item() <= 0.31
 
 
 @pytest.mark.parametrize(

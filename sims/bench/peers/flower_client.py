@@ -34,6 +34,6 @@ def train(message: Message, context: Context) -> Message:
     total = [torch.zeros_like(w) for w in start]
     worker.sum(np.array([client]), start, total)
     figures = MetricRecord({"num-examples": worker.case.rows})
-    new = ArrayRecord(dict(zip(names, total, strict=True)))  # type: ignore[arg-type]
+    new = ArrayRecord(dict(zip(names, total, strict=True)))
     content = RecordDict({"arrays": new, "metrics": figures})
     return Message(content, reply_to=message)

@@ -48,7 +48,7 @@ class Flower:
 
     def __init__(self, case: Case, grid: Grid) -> None:
         self.case, self.grid = case, grid
-        self.now = ArrayRecord(first(case.model))  # type: ignore[arg-type]
+        self.now = ArrayRecord(first(case.model))
         self.config = ConfigRecord({"case": json.dumps(asdict(case))})
         while len(list(grid.get_node_ids())) < case.clients:
             time.sleep(0.1)

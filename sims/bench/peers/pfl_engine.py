@@ -40,7 +40,7 @@ class Net(nn.Module):
         return {}
 
 
-class Stamps(TrainingProcessCallback):
+class Stamps(TrainingProcessCallback):  # type: ignore[misc]
     """Notes the end of each round."""
 
     def __init__(self) -> None:

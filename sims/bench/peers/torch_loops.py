@@ -6,6 +6,7 @@
 and sums in shared memory.
 """
 
+import mmap
 import os
 import sys
 
@@ -26,7 +27,7 @@ class Trainer:
         data = shaped(case)
         self.x, self.y = torch.from_numpy(data.x), torch.from_numpy(data.y)
         self.model = net(case.model)
-        self.own = list(self.model.parameters())
+        self.own: list[Tensor] = list(self.model.parameters())
         self.draw = torch.Generator().manual_seed(1)
 
     def gather(self, client: int) -> tuple[Tensor, Tensor]:
@@ -50,11 +51,12 @@ class Trainer:
             with torch.no_grad():
                 torch._foreach_copy_(self.own, start)
             sizes = self.sizes()
-            for bx, by in zip(x.split(sizes), y.split(sizes), strict=True):
+            batches = zip(torch.split(x, sizes), torch.split(y, sizes), strict=True)
+            for bx, by in batches:
                 loss = cross_entropy(self.model(bx), by)
                 grads = torch.autograd.grad(loss, self.own)
                 with torch.no_grad():
-                    torch._foreach_add_(self.own, grads, alpha=-self.case.lr)
+                    torch._foreach_add_(self.own, list(grads), alpha=-self.case.lr)
             with torch.no_grad():
                 torch._foreach_add_(total, self.own)
 
@@ -79,7 +81,8 @@ class Stacked(Trainer):
         with torch.no_grad():
             weights = [w.expand(len(clients), *w.shape).clone() for w in start]
             sizes = self.sizes()
-            for bx, by in zip(x.split(sizes, 1), y.split(sizes, 1), strict=True):
+            xs, ys = (torch.split(t, sizes, 1) for t in (x, y))
+            for bx, by in zip(xs, ys, strict=True):
                 grads = self.step(weights, bx, by)
                 torch._foreach_add_(weights, list(grads), alpha=-self.case.lr)
             torch._foreach_add_(total, [w.sum(0) for w in weights])
@@ -118,20 +121,20 @@ class Pair(Alone):
 
     def __init__(self, case: Case, trainer: Trainer) -> None:
         super().__init__(case, trainer)
-        self.start = [w.clone().share_memory_() for w in self.now]
-        self.totals = [
-            [torch.zeros_like(w).share_memory_() for w in self.now] for _ in range(2)
-        ]
-        self.asked = torch.zeros(2, case.cohort, dtype=torch.int64).share_memory_()
+        self.start = [_shared(w) for w in self.now]
+        self.totals = [[_shared(w) for w in self.now] for _ in range(2)]
+        self.asked = _shared(torch.zeros(2, case.cohort, dtype=torch.int64))
         self.pipes = [self.fork(i) for i in range(2)]
 
     def fork(self, place: int) -> tuple[int, int]:
         """Start one worker; return the ends to wake it and to hear from it."""
         (work_in, work_out), (done_in, done_out) = os.pipe(), os.pipe()
         if os.fork():
-            os.close(work_in), os.close(done_out)
+            os.close(work_in)
+            os.close(done_out)
             return work_out, done_in
-        os.close(work_out), os.close(done_in)
+        os.close(work_out)
+        os.close(done_in)
         self.trainer.draw.manual_seed(place + 1)
         while count := os.read(work_in, 1):
             clients = self.asked[place, : count[0]].numpy()
@@ -152,6 +155,13 @@ class Pair(Alone):
             os.read(done, 1)
         pairs = zip(*self.totals, strict=True)
         self.now = [(a + b) / self.case.cohort for a, b in pairs]
+
+
+def _shared(tensor: Tensor) -> Tensor:
+    """Return a copy of ``tensor`` in memory that forked processes share."""
+    size = tensor.numel() * tensor.element_size()
+    flat = torch.frombuffer(mmap.mmap(-1, size), dtype=tensor.dtype)
+    return flat.view(tensor.shape).copy_(tensor)
 
 
 def make(case: Case) -> Engine:

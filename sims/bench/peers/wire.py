@@ -15,9 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-import numpy as np
-
-from sims.bench.case import Case, Weights
+from sims.bench.case import Case, Weights, write_weights
 
 
 class Engine(Protocol):
@@ -68,7 +66,7 @@ def obey(wire: Wire, engines: dict[str, Engine], command: dict[str, Any]) -> Non
         wire.tell({"seconds": engine.rounds(command["count"])})
     elif command["do"] == "weights":
         path = Path(command["path"])
-        np.savez(path, **{name: np.asarray(w) for name, w in engine.weights().items()})
+        write_weights(path, engine.weights())
         wire.tell({"path": str(path)})
 
 

@@ -1,0 +1,106 @@
+"""Unmodified Flower apps: in process as on Flower's own engine, from the shell."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from clients.trainers.sgd import SGD
+from fedcore.pacing import Buffered, Synchronous
+from fedcore.params import digest
+from fedcore.rounds import run_rounds
+from fedcore.strategy import peer_name
+from sims.flower_ray import train_on_ray
+from sims.line import Line
+from strategies.fedavg import FedAvg
+from strategies.fedopt import FedAdam
+from tests.e2e.flower_stage import QUIET, ROOT
+
+pytestmark = pytest.mark.slow
+
+APPS = Path(__file__).parents[1] / "flower_apps"
+NODES = {"krum": 6}
+EXACT = {"custom", "krum", "queries"}  # no sum whose order could matter
+START = {"weight": torch.zeros(1, 4)}
+
+
+def simulate(name, out, *more):
+    """Run the app ``name`` from a shell; return its arrays and what it printed."""
+    nodes = str(NODES.get(name, 4))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "sims.flower_simulation", "--quiet"),
+            *("--app", APPS / name, "--num-supernodes", nodes),
+            *("--run-config", f"out='{out}'", *more),
+        ],
+        cwd=ROOT,
+        env={**os.environ, **QUIET},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    with np.load(out) as arrays:
+        return [arrays[key] for key in arrays.files], done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in APPS.iterdir() if p.is_dir()))
+def test_the_result_is_that_of_flowers_own_engine(name, tmp_path):
+    ours, _ = simulate(name, tmp_path / "ours.npz")
+    again, _ = simulate(name, tmp_path / "again.npz", "--workers", "0")
+    flowers, _ = simulate(name, tmp_path / "ray.npz", "--backend", "ray")
+    assert len(ours) == len(flowers)
+    for a, b, c in zip(ours, again, flowers, strict=True):
+        if name == "legacy":  # adds up in the order in which its threads finish
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+        else:
+            assert a.tobytes() == b.tobytes()
+        np.testing.assert_allclose(a, c, rtol=0, atol=0 if name in EXACT else 1e-6)
+
+
+def test_json_lines_from_a_shell(tmp_path):
+    _, out = simulate("fedavg", tmp_path / "o.npz", "--json")
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [e["kind"] for e in events[:-1]] == ["train", "evaluate"] * 3
+    assert [e["round"] for e in events[:-1]] == ["1", "1", "2", "2", "3", "3"]
+    assert events[-1]["event"] == "done"
+
+
+def share(context):
+    return Line(seed=int(context.node_config["partition-id"]))
+
+
+def test_our_strategies_on_ray_have_the_bits_of_the_loop():
+    tasks = {peer_name(i): Line(seed=i) for i in range(3)}
+    strategy, trainer = FedAdam(steps=3), SGD(lr=0.05)
+    want = run_rounds(strategy, trainer, tasks, START, 2)
+    got = train_on_ray(
+        strategy,
+        Synchronous(cohort=3),
+        START,
+        2,
+        load_task=share,
+        trainer=trainer,
+        nodes=3,
+    )
+    assert digest(got.params) == digest(want.params)
+
+
+def test_a_semi_asynchronous_pacer_on_ray():
+    got = train_on_ray(
+        FedAvg(steps=3),
+        Buffered(size=2),
+        START,
+        4,
+        load_task=share,
+        trainer=SGD(lr=0.05),
+        nodes=3,
+    )
+    assert got.version == 4

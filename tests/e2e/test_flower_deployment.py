@@ -1,0 +1,84 @@
+"""Flower's own programs run our app: the same bits as the plain loop."""
+
+import json
+import tomllib
+
+import pytest
+
+from fedcore.params import digest
+from fedcore.rounds import run_rounds
+from sims.app import setup_of
+from sims.flower_app import flat
+from tests.e2e.flower_stage import ROOT, Stage, free_port, make_keys, make_node_key
+
+pytestmark = pytest.mark.slow
+
+
+def loop_digest(**changed):
+    """Return the digest of the model that the plain loop makes of the app's keys."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    config = flat(project["tool"]["flwr"]["app"]["config"])
+    setup = setup_of({**config, **{k.replace("_", "."): v for k, v in changed.items()}})
+    chosen = setup.config
+    trainer = chosen.privacy.around(chosen.trainer, chosen.run.seed)
+    rounds = chosen.run.rounds
+    state = run_rounds(chosen.strategy, trainer, setup.tasks, setup.start, rounds)
+    return digest(state.params)
+
+
+@pytest.mark.timeout(240)
+def test_flwr_run_of_the_repository(tmp_path):
+    port, out = free_port(), tmp_path / "out"
+    with Stage(tmp_path) as stage:
+        stage.start(
+            "superlink",
+            *("flower-superlink", "--insecure", "--simulation"),
+            *("--host", "127.0.0.1", "--port", port),
+        )
+        stage.wait_for_port(port)
+        stage.connect(port)
+        stage.call(
+            *("flwr", "run", ROOT, "loop"),
+            *("--federation-config", "num-supernodes=4 client-resources-num-cpus=1"),
+            *("--run-config", f"run.rounds=2 run.clients=4 out='{out}'"),
+        )
+        assert stage.finished(180) == "completed", stage.logs()
+        result = json.loads((out / "result.json").read_text())
+    assert result["rounds"] == 2
+    assert result["sha256"] == loop_digest(run_rounds=2, run_clients=4)
+
+
+@pytest.mark.timeout(240)
+def test_deployment_with_tls_and_node_authentication(tmp_path):
+    port, out = free_port(), tmp_path / "out"
+    make_keys(tmp_path)
+    ca = tmp_path / "ca.crt"
+    tls = ["--ssl-ca-certfile", ca, "--ssl-certfile", tmp_path / "server.crt"]
+    tls += ["--ssl-keyfile", tmp_path / "server.key"]
+    with Stage(tmp_path) as stage:
+        stage.env["FLWR_SUPEREXEC_TASK_POLL_INTERVAL"] = "0.05"
+        stage.start(
+            "superlink",
+            *("flower-superlink", "--host", "127.0.0.1", "--port", port),
+            *(*tls, "--enable-supernode-auth"),
+        )
+        stage.wait_for_port(port)
+        stage.connect(port, ca)
+        for i in range(2):
+            key = make_node_key(tmp_path, f"node{i}")
+            stage.call("flwr", "supernode", "register", key.with_suffix(".pub"), "loop")
+            stage.start(
+                f"supernode{i}",
+                *("flower-supernode", "--superlink", f"127.0.0.1:{port}"),
+                *("--root-certificates", ca, *tls),
+                *("--host", "127.0.0.1", "--port", free_port()),
+                *("--node-config", f"partition-id={i} num-partitions=2"),
+                *("--auth-supernode-private-key", key),
+            )
+        stage.call(
+            *("flwr", "run", ROOT, "loop"),
+            *("--run-config", f"run.rounds=2 run.clients=2 out='{out}'"),
+        )
+        assert stage.finished(180) == "completed", stage.logs()
+        result = json.loads((out / "result.json").read_text())
+    assert result["sha256"] == loop_digest(run_rounds=2, run_clients=2)
