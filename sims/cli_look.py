@@ -27,7 +27,8 @@ HEAD = ("run", "status", "rounds", "accuracy", "loss", "down", "up", "time")
 
 def list_runs(args: argparse.Namespace) -> int:
     """List the runs, oldest first."""
-    values = [summary(run) for run in all_runs(Path(args.out))]
+    found = [summary(run) for run in all_runs(Path(args.out))]
+    values = sorted(found, key=lambda value: str(value["started"]))
     if args.json:
         say_json(values)
     elif values:

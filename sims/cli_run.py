@@ -12,13 +12,14 @@ from typing import Any
 from fedcore.cli import STOPPED
 from fedcore.errors import ConfigError
 from fedcore.metrics import Row
+from fedcore.params import size_bytes
 from sims.cli import RUNS
 from sims.config import RunConfig, read
 from sims.folder import RunFolder, new_folder
 from sims.progress import Progress, progress_for
 from sims.report.chart import number
 from sims.report.write import write_figures, write_page
-from sims.run import Watcher, described, prepare, simulate
+from sims.run import Setup, Watcher, prepare, simulate
 from sims.runs import find, newest_unfinished, summary
 from sims.sitting import (
     Ended,
@@ -85,6 +86,27 @@ def usual_name(config: RunConfig) -> str:
 
 def _progress(args: argparse.Namespace) -> Progress:
     return progress_for(json_lines=args.json, quiet=args.quiet)
+
+
+def described(setup: Setup) -> Mapping[str, str]:
+    """Return what a run would do, for ``--dry-run``: label -> text."""
+    config, run = setup.config, setup.config.run
+    sizes = sorted(task.examples for task in setup.tasks.values())
+    cohort = getattr(config.pacer, "cohort", getattr(config.pacer, "size", 1))
+    model_bytes = size_bytes(setup.start)
+    numbers = sum(t.numel() for t in setup.start.values())
+    return {
+        "task": f"{config.task.name}: {len(setup.dataset.train[0])} training and "
+        f"{len(setup.dataset.test[0])} held-out examples",
+        "clients": f"{len(setup.tasks)}, {sizes[0]} to {sizes[-1]} examples each "
+        f"(median {sizes[len(sizes) // 2]})",
+        "model": f"{numbers} parameters, {model_bytes} bytes",
+        "strategy": repr(config.strategy),
+        "trainer": repr(config.trainer),
+        "pacer": repr(config.pacer),
+        "rounds": f"{run.rounds}, about {cohort} answers each",
+        "traffic": f"about {2 * cohort * model_bytes * run.rounds} bytes in all",
+    }
 
 
 def _told(ended: Ended, args: argparse.Namespace) -> int:

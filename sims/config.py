@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from clients.trainers.sgd import SGD
 from fedcore.config import (
     Settings,
     build,
@@ -33,6 +34,7 @@ from sims.devices import Devices
 from sims.engine.choose import Kind
 from sims.network import Network
 from sims.partition import Partition
+from strategies.scaffold import Scaffold
 
 TRAINERS = {
     "adamw": "clients.trainers.adamw:AdamW",
@@ -161,6 +163,29 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.run.clients:
             check_cohort(self.pacer, self.run.clients)
+        _check_votes(self.strategy, self.pacer)
+        _check_corrected(self.strategy, self.trainer)
+
+
+def _check_votes(strategy: Strategy[Any], pacer: Pacer[Any]) -> None:
+    """Refuse a ``pacer`` whose rounds are too small for a robust ``strategy``."""
+    fewest = getattr(strategy, "fewest", 1)
+    for key in ("cohort", "quorum", "size"):
+        if getattr(pacer, key, fewest) < fewest:
+            raise ConfigError(
+                f"{strategy} needs {fewest} answers a round, but pacer.{key} is "
+                f"{getattr(pacer, key)}: raise pacer.{key}, or lower strategy.attackers"
+            )
+
+
+def _check_corrected(strategy: Strategy[Any], trainer: Trainer) -> None:
+    """Refuse a ``trainer`` from whose moves SCAFFOLD cannot tell the gradients."""
+    if isinstance(strategy, Scaffold) and trainer != SGD(lr=getattr(trainer, "lr", 0)):
+        raise ConfigError(
+            f"scaffold reads gradients off the moves of plain SGD, and the trainer is "
+            f"{trainer}: use trainer.name=sgd without momentum, weight_decay, "
+            "clip_norm or a schedule"
+        )
 
 
 def check_cohort(pacer: Pacer[Any], clients: int) -> None:
@@ -185,28 +210,35 @@ def read(path: Path | None, flags: Sequence[str] = ()) -> RunConfig:
 def configured(*layers: Settings) -> RunConfig:
     """Return the configuration that ``layers`` of settings make, later ones first.
 
-    The cohort of a small federation and the seed of its draw follow ``[run]`` unless
-    they are set.
+    The cohort of a small federation and the seed of its draw follow ``[run]``, and the
+    quorum what a robust strategy needs, unless they are set.
     """
     given = list(map(_with_task_settings, layers))
     every = layered(*given)
-    head = build(_Head, {k: v for k, v in every.items() if k.startswith("run")})
-    return build(RunConfig, layered(_usual(head.run, every), *given))
+    parts = {k: v for k, v in every.items() if k.partition(".")[0] in _Head.__slots__}
+    return build(RunConfig, layered(_usual(build(_Head, parts), every), *given))
 
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """The part on which defaults of other parts depend."""
+    """The parts on which defaults of other parts depend."""
 
     run: Plan = field(default_factory=Plan)
+    strategy: Strategy[Any] = choice("strategies:STRATEGIES", "fedavg")
 
 
-def _usual(run: Plan, given: Settings) -> Settings:
-    """Return what follows from ``[run]`` where the user did not say otherwise."""
+def _usual(head: _Head, given: Settings) -> Settings:
+    """Return the pacer that follows from the rest where the user did not say."""
     named = given.get("pacer.name") or given.get("pacer")
-    size = "size" if named and named.value == "buffered" else "cohort"
-    few = min(USUAL_CLIENTS, run.clients or USUAL_CLIENTS)
-    usual = {f"pacer.{size}": few, "pacer.seed": run.seed}
+    few = min(USUAL_CLIENTS, head.run.clients or USUAL_CLIENTS)
+    fewest = getattr(head.strategy, "fewest", 1)
+    usual: dict[str, int] = {"pacer.seed": head.run.seed}
+    if named and named.value == "buffered":
+        usual["pacer.size"] = few
+    else:
+        cohort = str(given["pacer.cohort"].value) if "pacer.cohort" in given else ""
+        most = int(cohort) if cohort.isdecimal() else few
+        usual |= {"pacer.cohort": few, "pacer.quorum": max(1, min(fewest, most))}
     return from_flat(usual, "default")
 
 

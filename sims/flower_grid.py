@@ -46,7 +46,7 @@ class Handled:
 
     Attributes:
         node_id: Flower's id of the node.
-        partition: the node's ``partition-id``.
+        partition: the node's ``partition-id``; -1 where it is not known.
         round: as the app wrote it into the message; empty if it did not.
         kind: the message type, such as ``train``.
         outcome: the records of the reply, or the failure.
@@ -182,7 +182,7 @@ class InProcessGrid(Grid):
     def _replies(self, wave: list[Message], until_s: float | None) -> list[Message]:
         failed = [self._undeliverable(message) for message in wave]
         jobs = [self._job(m) for m, f in zip(wave, failed, strict=True) if f is None]
-        done = iter(self._outcomes(jobs, until_s))
+        done = self._outcomes(jobs, until_s)
         replies = []
         for message, failure in zip(wave, failed, strict=True):
             outcome = next(done) if failure is None else failure
@@ -192,7 +192,7 @@ class InProcessGrid(Grid):
 
     def _outcomes(
         self, jobs: list[Job], until_s: float | None
-    ) -> Iterable[Outcome | None]:
+    ) -> Iterator[Outcome | None]:
         if self._workers is not None:
             return self._workers.run(jobs, until_s)
         return (self._here(job, until_s) for job in jobs)

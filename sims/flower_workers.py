@@ -15,9 +15,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
@@ -54,12 +54,19 @@ class Job:
 
 @dataclass
 class Worker:
-    """A child process, seen from its parent."""
+    """A child process, seen from its parent.
+
+    Attributes:
+        job: index of the job it is at.
+        held: big pieces of its last message, which it still has, by token: what is
+            broadcast crosses once for each worker, not for each message.
+    """
 
     pid: int
     line: socket.socket
     slab: Slab
-    job: int | None = None  # index of the job it is at
+    job: int | None = None
+    held: dict[int, bytes] = field(default_factory=dict)
 
 
 class Workers:
@@ -85,14 +92,15 @@ class Workers:
 
     def run(
         self, jobs: Sequence[Job], until_s: float | None = None
-    ) -> list[Outcome | None]:
-        """Return the outcomes of ``jobs`` in their order; updates their contexts.
+    ) -> Iterator[Outcome | None]:
+        """Yield the outcomes of ``jobs`` in their order; updates their contexts.
 
         Jobs must be of different nodes. Those not begun when ``time.monotonic()``
         passes ``until_s`` have no outcome.
         """
         waiting = list(range(len(jobs)))[::-1]
         outcomes: list[Outcome | None] = [None] * len(jobs)
+        told = 0
         with selectors.DefaultSelector() as ready:
             for worker in self._workers:
                 ready.register(worker.line, selectors.EVENT_READ, worker)
@@ -110,13 +118,21 @@ class Workers:
                     if until_s is not None and time.monotonic() >= until_s:
                         waiting.clear()
                     self._start(worker, jobs, waiting)
-        return outcomes
+                while told < len(jobs) and outcomes[told] is not None:
+                    yield outcomes[told]
+                    told += 1
+        yield from outcomes[told:]
 
     def _start(self, worker: Worker, jobs: Sequence[Job], waiting: list[int]) -> None:
         worker.job = waiting.pop() if waiting else None
         if worker.job is not None:
             with suppress(OSError):  # dead: the next select finds its line closed
-                put(worker.line, worker.slab, *_packed_job(jobs[worker.job]))
+                head, blobs = _packed_job(jobs[worker.job])
+                pieces = {id(blob): blob for blob in blobs}
+                new = {t: blob for t, blob in pieces.items() if t not in worker.held}
+                head |= {"order": [id(blob) for blob in blobs], "new": list(new)}
+                worker.held = pieces  # alive, so no other piece gets its token
+                put(worker.line, worker.slab, head, list(new.values()))
 
     def _finish(self, worker: Worker, job: Job) -> Outcome:
         worker.job = None
@@ -137,6 +153,7 @@ class Workers:
         worker.slab.close()
         new = self._fork()
         worker.pid, worker.line, worker.slab = new.pid, new.line, new.slab
+        worker.held = {}
         if os.WIFSIGNALED(status):
             end = f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
         else:
@@ -166,13 +183,16 @@ class Workers:
     def _serve(self, line: socket.socket, slab: Slab) -> None:
         """Answer messages until the parent hangs up; the child's whole life."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+        held: dict[int, bytes] = {}
         with borrowed_generators(self._threads):
             while True:
                 try:
                     head, blobs = get(line, slab)
                 except (EOFError, OSError):
                     return
-                job = _job(head, blobs)
+                have = held | dict(zip(head["new"], blobs, strict=True))
+                held = {token: have[token] for token in head["order"]}
+                job = _job(head, [held[token] for token in head["order"]])
                 seed_generators(job.seed)
                 outcome = answer(self._client, job.message, job.context)
                 put(line, slab, *_packed_outcome(outcome, job.context.state))
@@ -200,7 +220,7 @@ def _die_with(parent: int) -> None:
             os._exit(1)
 
 
-def _packed_job(job: Job) -> tuple[Any, list[bytes]]:
+def _packed_job(job: Job) -> tuple[dict[str, Any], list[bytes]]:
     content, blobs = split(job.message.content)
     state, more = split(job.context.state)
     context = {k: v for k, v in vars(job.context).items() if k != "state"}

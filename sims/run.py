@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -27,10 +28,10 @@ from fedcore.coordinator import (
 from fedcore.errors import QuorumError
 from fedcore.gate import Refusal
 from fedcore.metrics import Meter, Row
-from fedcore.params import Params, digest, size_bytes
+from fedcore.params import Params, digest
 from fedcore.strategy import AnyState
 from fedcore.task import load
-from sims.config import RunConfig, check_cohort
+from sims.config import RunConfig, TaskChoice, check_cohort
 from sims.deal import Labels
 from sims.engine import Engine, make_engine
 from sims.federate import federate
@@ -46,13 +47,31 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Data:
+    """A loaded task, to be shared by runs that learn the same."""
+
+    task: TaskChoice
+    dataset: Dataset
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of all examples; takes a while on large sets, so once."""
+        return self.dataset.digest()
+
+
+@dataclass(frozen=True)
 class Setup:
     """Everything a run needs, made from its configuration."""
 
     config: RunConfig
-    dataset: Dataset
+    data: Data
     tasks: Federation
     start: Params
+
+    @property
+    def dataset(self) -> Dataset:
+        """What is learned."""
+        return self.data.dataset
 
     def engine(self) -> Engine:
         """Return the engine that trains the clients; the caller closes it."""
@@ -80,17 +99,22 @@ def _counts(labels: Labels) -> Mapping[str, int]:
     return {str(n): int(c) for n, c in zip(names, counts, strict=True)}
 
 
-def prepare(config: RunConfig) -> Setup:
+def prepare(config: RunConfig, data: Data | None = None) -> Setup:
     """Load the data, deal them out and draw the first model.
+
+    Args:
+        config: what to run.
+        data: of an earlier run; used again if the task is the same.
 
     Raises:
         ConfigError: the task cannot be loaded, or its data cannot be cut so.
     """
-    run = config.run
-    dataset = load_task(config.task.name, config.task.settings)
-    tasks = federate(dataset, config.partition, run.clients, run.seed)
+    run, task = config.run, config.task
+    if data is None or data.task != task:
+        data = Data(task, load_task(task.name, task.settings))
+    tasks = federate(data.dataset, config.partition, run.clients, run.seed)
     check_cohort(config.pacer, len(tasks))
-    return Setup(config, dataset, tasks, dataset.start(run.seed))
+    return Setup(config, data, tasks, data.dataset.start(run.seed))
 
 
 @dataclass(frozen=True)
@@ -255,24 +279,3 @@ class _Braked:
 
 def _result(ending: Ending, state: AnyState) -> Result:
     return Result(ending, state.version, state.params, digest(state.params))
-
-
-def described(setup: Setup) -> Mapping[str, str]:
-    """Return what a run would do, for ``--dry-run``: label -> text."""
-    config, run = setup.config, setup.config.run
-    sizes = sorted(task.examples for task in setup.tasks.values())
-    cohort = getattr(config.pacer, "cohort", getattr(config.pacer, "size", 1))
-    model_bytes = size_bytes(setup.start)
-    numbers = sum(t.numel() for t in setup.start.values())
-    return {
-        "task": f"{config.task.name}: {len(setup.dataset.train[0])} training and "
-        f"{len(setup.dataset.test[0])} held-out examples",
-        "clients": f"{len(setup.tasks)}, {sizes[0]} to {sizes[-1]} examples each "
-        f"(median {sizes[len(sizes) // 2]})",
-        "model": f"{numbers} parameters, {model_bytes} bytes",
-        "strategy": repr(config.strategy),
-        "trainer": repr(config.trainer),
-        "pacer": repr(config.pacer),
-        "rounds": f"{run.rounds}, about {cohort} answers each",
-        "traffic": f"about {2 * cohort * model_bytes * run.rounds} bytes in all",
-    }

@@ -26,20 +26,23 @@ def find(out: Path, name: str) -> RunFolder:
     Raises:
         ConfigError: there is none, or several.
     """
-    runs = {run.name: run for run in all_runs(out)}
-    if name in runs:
-        return runs[name]
+    runs = {run.path.relative_to(out).as_posix(): run for run in all_runs(out)}
+    same = [run for run in runs.values() if run.name == name]
+    if len(same) == 1:
+        return same[0]
     if Path(name).is_dir():
         RunFolder(Path(name)).manifest()  # tells if it is not a run
         return RunFolder(Path(name))
-    close = [run for key, run in runs.items() if name in key]
+    close = [key for key in runs if name in key]
     if len(close) == 1:
-        return close[0]
+        return runs[close[0]]
     if close:
-        names = ", ".join(run.name for run in close[-5:])
+        names = ", ".join(close[-5:])
         raise ConfigError(f"{name!r} is a part of {len(close)} runs: {names}; say more")
+    known = [run.name for run in runs.values()]
     raise ConfigError(
-        f"no run {name!r} in {out}: {nearest(name, runs)}; `fedcore sim list` shows all"
+        f"no run {name!r} in {out}: {nearest(name, known)}; `fedcore sim list` shows "
+        "all"
     )
 
 

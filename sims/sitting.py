@@ -31,7 +31,7 @@ from sims.doctor import usable_cores
 from sims.folder import Manifest, RunFolder, as_json
 from sims.lock import held
 from sims.progress import Progress
-from sims.run import Result, Setup, Watcher, prepare, simulate
+from sims.run import Data, Result, Setup, Watcher, prepare, simulate
 
 GAP_S = 10.0  # between checkpoints, when their number is not set
 DECIDES_BITS = ("fedcore", "numpy", "torch", "safetensors")
@@ -46,6 +46,7 @@ class Ended:
     folder: RunFolder
     manifest: Manifest
     result: Result
+    data: Data
 
     @property
     def stopped(self) -> bool:
@@ -70,7 +71,7 @@ def begin(setup: Setup, folder: RunFolder, progress: Progress) -> Ended:
         seed=config.run.seed,
         rounds=config.run.rounds,
         config_sha256=hashlib.sha256(text.encode()).hexdigest(),
-        data_sha256=setup.dataset.digest(),
+        data_sha256=setup.data.sha256,
         engine=config.run.engine,
         workers=config.run.workers,
         versions=versions(),
@@ -80,8 +81,13 @@ def begin(setup: Setup, folder: RunFolder, progress: Progress) -> Ended:
     return _sit(setup, folder, folder.note(manifest), progress)
 
 
-def go_on(folder: RunFolder, progress: Progress) -> Ended:
+def go_on(folder: RunFolder, progress: Progress, data: Data | None = None) -> Ended:
     """Finish the run in ``folder`` from its last checkpoint.
+
+    Args:
+        folder: of the run.
+        progress: who watches.
+        data: already loaded, if the task is the same.
 
     Raises:
         ConfigError: it is finished, at work elsewhere, or its files or data changed.
@@ -93,7 +99,7 @@ def go_on(folder: RunFolder, progress: Progress) -> Ended:
             f"{folder.name} is finished: there is nothing to resume; "
             f"`fedcore sim show {folder.name}` shows it"
         )
-    setup = prepare(stored_config(folder))
+    setup = prepare(stored_config(folder), data)
     check_same_data(setup, manifest)
     return _sit(setup, folder, manifest, progress)
 
@@ -115,7 +121,7 @@ def stored_config(folder: RunFolder) -> RunConfig:
 
 def check_same_data(setup: Setup, manifest: Manifest) -> None:
     """Refuse data other than those the run began with."""
-    if setup.dataset.digest() != manifest.data_sha256:
+    if setup.data.sha256 != manifest.data_sha256:
         raise ConfigError(
             f"the data of task {setup.config.task.name!r} are not those this run began "
             "with: restore them, or start a new run"
@@ -143,13 +149,12 @@ def _sit(
             raise
         finally:
             progress.end()
-        return _ended(folder, manifest, result, _spent(manifest, began_s))
+        manifest = replace(manifest, wall_s=_spent(manifest, began_s))
+        return Ended(folder, _close(folder, manifest, result), result, setup.data)
 
 
-def _ended(
-    folder: RunFolder, manifest: Manifest, result: Result, wall_s: float
-) -> Ended:
-    """Write what is left of a run that ended well."""
+def _close(folder: RunFolder, manifest: Manifest, result: Result) -> Manifest:
+    """Write what is left of a run that ended well, and return its manifest."""
     folder.write_csv()
     folder.write("model.safetensors", safetensors.torch.save(dict(result.params)))
     stopped = result.ending == "stopped"
@@ -158,10 +163,9 @@ def _ended(
         status="stopped" if stopped else "finished",
         done=result.rounds,
         sha256="" if stopped else result.sha256,
-        wall_s=wall_s,
     )
     _log.info("%s after round %d, %s", manifest.status, manifest.done, result.sha256)
-    return Ended(folder, folder.note(manifest), result)
+    return folder.note(manifest)
 
 
 def _spent(manifest: Manifest, began_s: float) -> float:

@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import re
 import shutil
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +25,9 @@ from sims.lock import is_held
 from sims.progress import Progress, progress_for
 from sims.report.chart import number
 from sims.report.write import write_page
-from sims.run import prepare
+from sims.run import Data, prepare
 from sims.runs import summary
-from sims.sitting import begin, go_on
+from sims.sitting import Ended, begin, go_on
 from sims.tables import say, say_json, table
 
 TABLE = "sweep."
@@ -62,21 +63,23 @@ def sweep(args: argparse.Namespace) -> int:
         _forget(folder)
     _claim(folder, cells)
     progress = progress_for(json_lines=args.json, quiet=args.quiet)
-    failed = {}
+    data: Data | None = None
+    failed = False
     for cell in cells:
         try:
-            stopped = _do(folder / CELLS / cell.name, cell, progress)
+            ended = _do(folder / CELLS / cell.name, cell, progress, data)
         except StorageError:
             raise  # the next cell would meet the same disk
         except FedError as error:
-            failed[cell.name] = str(error)
-            progress.note(f"{cell.name} failed: {error}")
+            failed = True
+            sys.stderr.write(f"fedcore: {cell.name} failed: {error}\n")
             continue
-        if stopped:
+        if ended is not None and ended.stopped:
             say(f"stopped in {cell.name}; the same command goes on from there")
             return STOPPED
+        data = ended.data if ended is not None else data
     _tell(folder, cells, json_lines=args.json)
-    return int(bool(failed))
+    return int(failed)
 
 
 def _grid(given: Settings, flags: Sequence[str]) -> Mapping[str, Sequence[Setting]]:
@@ -150,20 +153,20 @@ def _claim(folder: Path, cells: Sequence[Cell]) -> None:
         )
 
 
-def _do(path: Path, cell: Cell, progress: Progress) -> bool:
-    """Run, finish or skip one cell; return whether it was stopped."""
+def _do(path: Path, cell: Cell, progress: Progress, data: Data | None) -> Ended | None:
+    """Run or finish one cell; return None if it is finished already."""
     folder = RunFolder(path)
     if not (path / "manifest.json").exists():
         make_folder(path)
-        return begin(prepare(cell.config), folder, progress).stopped
+        return begin(prepare(cell.config, data), folder, progress)
     manifest = folder.manifest()
     expected = hashlib.sha256(dump(cell.config).encode()).hexdigest()
     if manifest.config_sha256 != expected:
         raise ConfigError(f"{path} holds a run with other settings: choose --name")
     if manifest.status == "finished":
         progress.note(f"{cell.name} is done")
-        return False
-    return go_on(folder, progress).stopped
+        return None
+    return go_on(folder, progress, data)
 
 
 def _tell(folder: Path, cells: Sequence[Cell], *, json_lines: bool) -> None:

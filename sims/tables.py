@@ -9,8 +9,9 @@ from fedcore.metrics import plain
 
 
 def say(text: str) -> None:
-    """Write a line to stdout."""
+    """Write a line to stdout, to be read at once."""
     sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def say_json(values: Iterable[Mapping[str, Any]]) -> None:

@@ -26,8 +26,14 @@ from sims.network import Ideal, Network, Pipe
 from sims.presence import Presence
 from sims.site import Site, at
 
-MAX_REPEATS = 16
-MAX_FRUITLESS = 100_000
+WENT_OFFLINE = "went offline"
+GAVE_UP = "gave up"
+WORK_LOST = "the work was lost on its way"
+ANSWER_LOST = "the answer was lost on its way"
+
+MAX_REPEATS = 16  # a pacer that keeps a deadline that has passed is not heard for ever
+MAX_FRUITLESS = 100_000  # nor one that lets peers come and go and starts nobody
+
 SAME_SPEED = Constant()
 NO_DELAY = Ideal()
 NO_ABSENCE = Always()
@@ -66,12 +72,6 @@ class Flight:
             self.end_s, self.lost = self.off_s, WENT_OFFLINE
 
 
-WENT_OFFLINE = "went offline"
-GAVE_UP = "gave up"
-WORK_LOST = "the work was lost on its way"
-ANSWER_LOST = "the answer was lost on its way"
-
-
 @dataclass
 class VirtualLink:
     """A ``fedcore.coordinator.Link`` to simulated peers.
@@ -102,6 +102,8 @@ class VirtualLink:
     def __post_init__(self) -> None:
         if not self.tasks:
             raise ConfigError("a simulation needs at least one peer")
+        if self.ahead < 1:
+            raise ConfigError(f"ahead must be >= 1: {self.ahead}")
         self._peers = sorted(self.tasks)
         self._speeds = _devices(self.devices)
         self._run = _engine(self.engine, self.tasks)

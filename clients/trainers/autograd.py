@@ -24,10 +24,11 @@ def train(task: Task, work: Work, peer: PeerId, method: Method, rule: Rule) -> U
         ProtocolError: the work does not fit the task's model.
     """
     steps, device = steps_of(task, work), device_of(method.device)
-    with reproducible(seed_of("draws", peer, work.version)):
+    with reproducible():
         model = task.model().to(device).train()
         check_fit(model.state_dict(), work, peer)
         load(model, work.params)
+        _seed(device, seed_of("draws", peer, work.version))  # for dropout and the like
         batches = task.batches(seed_of("batches", peer, work.version))
         total = _walk(
             model, task, islice(batches, steps), _terms(model, work, method), rule
@@ -36,6 +37,12 @@ def train(task: Task, work: Work, peer: PeerId, method: Method, rule: Rule) -> U
         loss = float(total) / steps
     metrics = {"loss": loss, "steps": float(steps)}
     return Update(peer, work.version, moved, task.examples, metrics)
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def _walk(

@@ -79,7 +79,7 @@ def train(
         clip_norm: largest L2 norm of a gradient; 0 for no limit; one entry only.
     """
     order = sorted(range(len(entries)), key=lambda i: -entries[i].steps)
-    with reproducible(0), torch.no_grad():
+    with reproducible(), torch.no_grad():
         cohort = Cohort([entries[i] for i in order], plan, rule, clip_norm)
         updates = dict(zip(order, cohort.run(), strict=True))
     return [updates[i] for i in range(len(entries))]

@@ -60,15 +60,13 @@ def device_of(name: str) -> torch.device:
 
 
 @contextmanager
-def reproducible(seed: int) -> Iterator[None]:
-    """Fix what may change bits inside the block: threads, and draws such as dropout's.
+def reproducible() -> Iterator[None]:
+    """Use one thread inside the block, and put global draws back after it.
 
-    Both are put back afterwards. They belong to the process, so two threads must
-    not train at the same time.
+    Both belong to the process, so two threads must not train at the same time.
     """
     threads, drawn = torch.get_num_threads(), torch.get_rng_state()
     torch.set_num_threads(1)  # a sum cut among threads rounds otherwise
-    torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:

@@ -55,7 +55,7 @@ class Command:
         for row in bench.rows(options):
             rows.append(row)
             _print(row, args.json)
-        _keep(args, rows, time.monotonic() - began)
+        _keep(args, [*_facts(time.monotonic() - began), *bench.about], rows)
         return 0
 
 
@@ -89,7 +89,7 @@ def _print(row: Row, as_json: bool) -> None:
     _out(json.dumps(row.plain()) if as_json else page.line(row))
 
 
-def _keep(args: argparse.Namespace, rows: Sequence[Row], took_s: float) -> None:
+def _keep(args: argparse.Namespace, facts: Sequence[str], rows: Sequence[Row]) -> None:
     """Write the page's section after a full run, or where the user asked for it."""
     from sims.bench import page
 
@@ -97,7 +97,7 @@ def _keep(args: argparse.Namespace, rows: Sequence[Row], took_s: float) -> None:
     if folder is None:
         return
     command = f"fedcore bench {args.bench}" + (" --quick" if args.quick else "")
-    text = page.section(args.bench, command, _facts(took_s), rows)
+    text = page.section(args.bench, command, facts, rows)
     _say(f"written: {page.write(folder, args.bench, text)}")
 
 

@@ -84,10 +84,14 @@ class Bench(Protocol):
 
     Attributes:
         help: one line for ``fedcore bench --list``.
+        about: how the comparison is made, and what to know when reading it.
     """
 
     @property
     def help(self) -> str: ...
+
+    @property
+    def about(self) -> Sequence[str]: ...
 
     def rows(self, options: Options) -> Iterator[Row]:
         """Measure, and yield rows as they are ready."""

@@ -5,6 +5,7 @@ import resource
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -141,6 +142,16 @@ MISTAKES: dict[str, tuple[Callable[[], object] | None, list[str], list[str]]] = 
     "fewer clients": (None, run("run.clients=-2"), ["clients must be >= 0"]),
     "many clients": (None, run("run.clients=5000"), ["5000", "1438"]),
     "cohort": (None, run("run.clients=5", "pacer.cohort=9"), ["cohort is 9", "5"]),
+    "few for krum": (
+        None,
+        run("strategy.name=krum", "pacer.cohort=3"),
+        ["Krum", "needs 5", "pacer.cohort is 3"],
+    ),
+    "scaffold with adamw": (
+        None,
+        run("strategy.name=scaffold", "trainer.name=adamw"),
+        ["scaffold", "AdamW", "trainer.name=sgd"],
+    ),
     "quorum": (None, run("pacer.quorum=11"), ["quorum 11", "cohort 10"]),
     "lr": (None, run("trainer.lr=-0.1"), ["lr", "-0.1"]),
     "workers": (None, run("run.workers=-1"), ["workers must be >= 0"]),
@@ -208,6 +219,7 @@ def test_a_mistake_is_explained(
 ) -> None:
     before, words, told = MISTAKES[mistake]
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # for kept tracebacks
     with ExitStack() as stack:
         if before is locked:
             stack.enter_context(locked())

@@ -2,11 +2,13 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -104,3 +106,52 @@ def test_a_semi_asynchronous_pacer_on_ray():
         nodes=3,
     )
     assert got.version == 4
+
+
+SLOW = """
+import time
+from flwr.app import Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+server, client = ServerApp(), ClientApp()
+@server.main()
+def main(grid, context):
+    messages = [Message(RecordDict(), n, "query") for n in grid.get_node_ids()]
+    grid.send_and_receive(messages)
+@client.query()
+def query(message, context):
+    print("working", flush=True)
+    time.sleep(600)
+"""
+PROJECT = """
+[tool.flwr.app.components]
+serverapp = "slow_app:server"
+clientapp = "slow_app:client"
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_nothing_is_left_running(number, tmp_path):
+    (tmp_path / "slow_app.py").write_text(SLOW)
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    program = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "sims.flower_simulation", "--app", tmp_path),
+            *("--num-supernodes", "2", "--workers", "2"),
+        ],
+        cwd=ROOT,
+        env={**os.environ, **QUIET},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert [program.stdout.readline() for _ in range(2)] == ["working\n"] * 2
+    workers = psutil.Process(program.pid).children(recursive=True)
+    assert len(workers) == 2
+    program.send_signal(number)
+    _, told = program.communicate(timeout=20)
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert not alive
+    if number == signal.SIGINT:
+        assert program.returncode == 130
+        assert "Traceback" not in told

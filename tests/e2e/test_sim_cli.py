@@ -192,6 +192,15 @@ def test_a_sweep_runs_once(sim: Run) -> None:
     assert len(objects(sim("list", "--json"))) == 4
 
 
+def test_a_sweep_goes_on_after_a_cell_that_fails(sim: Run) -> None:
+    grid = ["--grid", "trainer.lr=1e12,0.1", "--set", "run.rounds=1", "--name", "s"]
+    told = sim("sweep", *grid, "--set", "run.workers=1", "-q", code=1)
+    assert "000-1e12 failed" in told
+    assert "lower trainer.lr" in told
+    states = {r.name: r.manifest().status for r in all_runs(Path("runs"))}
+    assert states == {"000-1e12": "failed", "001-0.1": "finished"}
+
+
 @pytest.mark.slow
 def test_a_killed_run_is_resumed_to_the_same_bits(sim: Run) -> None:
     words = ["--set", "run.rounds=300", "--set", "run.checkpoint_every=5"]

@@ -1,5 +1,6 @@
 import argparse
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -190,6 +191,15 @@ def test_parser_is_an_argument_parser() -> None:
 )
 def test_versions_are_compared_as_numbers(text: str, numbers: tuple[int, ...]) -> None:
     assert parsed(text) == numbers
+
+
+def test_doctor_writes_an_object_a_line(tmp_path: Path, capsys: Capture) -> None:
+    out = str(tmp_path / "runs")
+    assert main(["doctor", "--json", "--out", out]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {json.loads(line)["verdict"] for line in lines} <= {"PASS", "WARN"}
+    assert main(["doctor", "--out", out]) == 0
+    assert capsys.readouterr().out.endswith(" 0 FAIL\n")
 
 
 def test_doctor_looks_at_everything(tmp_path: Path) -> None:

@@ -149,5 +149,5 @@ def test_png_files_are_png() -> None:
 
 def test_runs_are_compared_line_by_line() -> None:
     charts = comparison({"one": run(3), "two": run(5)})
-    assert [line.name for line in charts[0].series] == ["one", "two"]  # type: ignore[union-attr]
-    assert [len(line.points) for line in charts[0].series] == [3, 5]  # type: ignore[union-attr]
+    assert [line.name for line in charts[0].series] == ["one", "two"]
+    assert [len(line.points) for line in charts[0].series] == [3, 5]

@@ -113,6 +113,11 @@ def test_runs_are_found_by_name_part_or_path(tmp_path: Path) -> None:
     assert [r.path for r in all_runs(tmp_path)] == [one.path, two.path, cell.path]
     assert find(tmp_path, "one") == one == find(tmp_path, str(one.path))
     assert find(tmp_path, "000-a") == cell
+    again = RunFolder(tmp_path / "other" / "cells" / "000-a")
+    again.note(MANIFEST)
+    assert find(tmp_path, "other/cells/000") == again
+    with pytest.raises(ConfigError, match="part of 2 runs"):
+        find(tmp_path, "000-a")
     with pytest.raises(ConfigError, match="part of 2 runs"):
         find(tmp_path, "2026")
     with pytest.raises(ConfigError, match="no run 'three'"):

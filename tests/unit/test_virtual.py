@@ -125,6 +125,21 @@ def test_nothing_is_computed_before_it_is_needed_and_then_all_together(start, ta
     assert batches[1:] == [["peer0", "peer1"]]
 
 
+def test_no_more_answers_than_asked_for_are_computed_together(start, tasks):
+    sizes = []
+
+    class Noting:
+        def run(self, jobs):
+            sizes.append(len(jobs))
+            return [nudge(tasks[job.peer], job.work, job.peer) for job in jobs]
+
+    link = VirtualLink(Noting(), tasks, SPEEDS, ahead=2)
+    for peer in tasks:
+        link.send(peer, work(start, 1))
+    seen = [link.receive(inf).updates[0].peer for _ in range(3)]
+    assert (seen, sizes) == (["peer0", "peer1", "peer2"], [2, 1])
+
+
 def test_a_peer_that_goes_offline_is_lost_at_that_moment_and_comes_back(start, tasks):
     hours = Hours({"peer1": [(0.0, 5.0), (8.0, inf)]})
     link = VirtualLink(nudge, tasks, SPEEDS, availability=hours)
@@ -231,6 +246,8 @@ def test_work_for_a_peer_that_is_not_idle_is_refused(start, tasks):
             link.send(peer, work(start))
     with pytest.raises(ConfigError, match="at least one peer"):
         VirtualLink(nudge, {})
+    with pytest.raises(ConfigError, match="ahead"):
+        VirtualLink(nudge, tasks, ahead=0)
 
 
 def test_synchronous_rounds_are_the_reference_loop_and_wait_for_the_slowest(
