@@ -2,7 +2,7 @@
 
 Three ways in, from least to most:
 
-    AsFlower(FedAdam(lr=0.1)).start(grid, arrays)     in your ServerApp, your clients
+    AsFlower(FedAdam(server_lr=0.1)).start(grid, arrays)     in your ServerApp, your clients
     client_app(load_task, SGD(lr=0.1))                our trainers as your ClientApp
     Coordinator(rules, FlowerLink(grid)).run(...)     any pacer, journal, resumption
 

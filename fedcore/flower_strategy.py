@@ -65,7 +65,7 @@ class AsFlower(FlowerStrategy):
     answers. Answers pass the gate; those refused are logged with the reason.
 
     Example:
-        AsFlower(FedAdam(lr=0.1)).start(grid, ArrayRecord(model.state_dict()))
+        AsFlower(FedAdam(server_lr=0.1)).start(grid, ArrayRecord(model.state_dict()))
     """
 
     def __init__(

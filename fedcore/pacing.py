@@ -129,11 +129,14 @@ class Synchronous:
     ) -> tuple[Waiting, Sequence[Start]]:
         if pace.active:
             return pace, []
+        if pace.kept:  # a second try: those who answered the first are not asked again
+            heard = {u.peer for u in pace.kept}
+            idle = [p for p in idle if p not in heard]
         since_s = now_s if pace.since_s is None else pace.since_s
         over = now_s >= since_s + self.gather_s
-        if len(idle) < (self.quorum if over else self.cohort):
+        if len(idle) < (self.quorum if over else self.cohort) - len(pace.kept):
             return replace(pace, since_s=-inf if over else since_s), []
-        count = min(self.cohort, len(idle))
+        count = min(self.cohort - len(pace.kept), len(idle))
         drawn = choose(len(idle), count, "cohort", self.seed, pace.round, pace.tries)
         chosen = [idle[i] for i in drawn]
         working = frozenset(chosen)

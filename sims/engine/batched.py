@@ -7,6 +7,7 @@ of speed.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
@@ -17,7 +18,7 @@ from sims.engine.loop import Blame, Loop
 from sims.engine.protocol import Job
 
 COHORT = 25  # models at most; more gain little, and other workers want some
-COHORT_NUMBERS = 1 << 17  # parameters of a cohort: half a MiB, to stay in cache
+COHORT_NUMBERS = 1 << 19  # parameters of a cohort: 2 MiB; more leave the cache
 
 
 @runtime_checkable
@@ -65,8 +66,8 @@ class Batched:
             groups.setdefault((plan, job.work.version), []).append((-steps, i))
         units: list[tuple[list[int], Plan | None]] = []
         for (plan, _), members in groups.items():
-            order, size = [i for _, i in sorted(members)], cohort_size(plan)
-            units += [(order[k : k + size], plan) for k in range(0, len(order), size)]
+            order = [i for _, i in sorted(members)]
+            units += [(unit, plan) for unit in _even(order, cohort_size(plan))]
         return units
 
     def _look(self, job: Job) -> tuple[int, Plan | None]:
@@ -97,3 +98,10 @@ def cohort_size(plan: Plan | None) -> int:
     if plan is None:
         return 1
     return max(1, min(COHORT, COHORT_NUMBERS // plan.numbers))
+
+
+def _even(order: list[int], most: int) -> list[list[int]]:
+    """Return ``order`` cut into as few parts of at most ``most`` as even as can be."""
+    count = -(-len(order) // most)
+    ends = [len(order) * k // count for k in range(count + 1)]
+    return [order[a:b] for a, b in pairwise(ends)]

@@ -108,6 +108,8 @@ def _live(
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _die_with(parent)
+        if hasattr(os, "SCHED_BATCH"):  # or waking us would stop the parent at once
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         gc.freeze()  # or the collector would write to, and so copy, shared pages
         torch.set_num_threads(1)
         serve(engine, wire, slabs)

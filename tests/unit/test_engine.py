@@ -146,7 +146,7 @@ def test_units_group_what_may_train_together():
     later = Job(jobs[0].peer, replace(jobs[0].work, version=4))
     units = Batched(SGD(), tasks).units([*jobs, later])
     assert sorted(i for unit in units for i in unit) == list(range(61))
-    assert sorted(map(len, units)) == [1, 1, 1, 8, 25, 25]
+    assert sorted(map(len, units)) == [1, 1, 1, 19, 19, 20]
     assert {u[0] for u in units if len(u) == 1} == {3, 30, 60}
     for unit in units:
         steps = [tasks[jobs[i].peer].epoch_steps for i in unit if i < 60]
@@ -154,16 +154,18 @@ def test_units_group_what_may_train_together():
     assert Batched(echo, tasks).units(jobs) == [[i] for i in range(60)]
 
 
-def test_big_models_train_alone():
+def test_the_bigger_the_model_the_smaller_the_cohort():
     big = Dataset(
         "big",
         (torch.zeros(2, 784), torch.zeros(2, dtype=torch.int64)),
         (torch.zeros(2, 784), torch.zeros(2, dtype=torch.int64)),
-        lambda: nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10)),
+        lambda: nn.Sequential(nn.Linear(784, 1024), nn.ReLU(), nn.Linear(1024, 10)),
     )
     plan = SGD().cohort(big.whole(), Work(0, big.start(0)))
-    assert plan.numbers == 101_770
+    assert plan.numbers == 784 * 1024 + 1024 + 1024 * 10 + 10
     assert cohort_size(plan) == 1
+    assert cohort_size(replace(plan, shapes=(("w", (128, 794)),))) == 5
+    assert cohort_size(replace(plan, shapes=(("w", (10, 10)),))) == 25
     assert cohort_size(None) == 1
 
 
