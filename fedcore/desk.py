@@ -152,8 +152,12 @@ class Rules(Generic[State, Pace]):
         answered = {u.peer for u in good}
         dropped = {*event.lost} | {r.peer for r in event.refused if r.ends_work}
         dropped -= answered
-        sent = {p: s for p, s in desk.sent.items() if p not in dropped | answered}
-        pace = self.pacer.lose(desk.pace, dropped, event.now_s)
+        sent = dict(desk.sent)
+        for peer in dropped | answered:
+            sent.pop(peer, None)
+        pace = desk.pace
+        if dropped:
+            pace = self.pacer.lose(pace, dropped, event.now_s)
         pace, ready = self.pacer.take(pace, good, event.now_s)
         state = self.strategy.apply(desk.state, ready) if ready else desk.state
         after = Desk(state, pace, sent, desk.serial + 1, event.now_s)
