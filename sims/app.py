@@ -27,12 +27,12 @@ from fedcore.desk import Fold, Rules
 from fedcore.disk import RealDisk
 from fedcore.errors import ConfigError
 from fedcore.flower import FlowerLink, LinkLimits, client_app_of
-from fedcore.flower_roster import own_name
+from fedcore.flower.roster import own_name
 from fedcore.params import digest
 from fedcore.strategy import AnyState
 from fedcore.task import Task, Trainer, load
-from sims.config import configured
-from sims.run import Setup, prepare
+from sims.runs.config import configured
+from sims.runs.run import Setup, prepare
 
 OWN_KEYS = ("out", "set")
 

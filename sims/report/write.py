@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from fedcore.metrics import Row
-from sims.folder import Manifest, RunFolder
 from sims.report.chart import Chart, number
 from sims.report.page import folded, page, table
 from sims.report.story import charts_of
-from sims.runs import last, summary
+from sims.runs.finding import last, summary
+from sims.runs.folder import Manifest, RunFolder
 
 SHOWN_ROWS = 100
 

@@ -15,9 +15,9 @@ from fedcore.params import digest
 from fedcore.rounds import run_rounds
 from fedcore.strategy import Work, peer_name
 from sims.engine import make_engine
-from sims.flower_grid import InProcessGrid
+from sims.flower.grid import InProcessGrid
 from sims.line import Line
-from sims.virtual import VirtualLink
+from sims.world.virtual import VirtualLink
 from strategies.fedavg import FedAvg
 
 START = {"weight": torch.zeros(1, 4)}

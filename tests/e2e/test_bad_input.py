@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from fedcore.cli import main
-from sims.doctor import port_check
-from sims.flower_simulation import main as flower
-from sims.lock import held
-from sims.runs import all_runs
+from sims.cli.doctor import port_check
+from sims.flower.simulation import main as flower
+from sims.runs.finding import all_runs
+from sims.runs.lock import held
 
 LIMIT_S = 60  # a hang, on a busy machine; the mistakes end in a second or two
 

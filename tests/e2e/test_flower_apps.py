@@ -17,7 +17,7 @@ from fedcore.pacing import Buffered, Synchronous
 from fedcore.params import digest
 from fedcore.rounds import run_rounds
 from fedcore.strategy import peer_name
-from sims.flower_ray import train_on_ray
+from sims.flower.ray import train_on_ray
 from sims.line import Line
 from strategies.fedavg import FedAvg
 from strategies.fedopt import FedAdam
@@ -36,7 +36,7 @@ def simulate(name, out, *more):
     nodes = str(NODES.get(name, 4))
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "sims.flower_simulation", "--quiet"),
+            *(sys.executable, "-m", "sims.flower.simulation", "--quiet"),
             *("--app", APPS / name, "--num-supernodes", nodes),
             *("--run-config", f"out='{out}'", *more),
         ],
@@ -136,7 +136,7 @@ def test_nothing_is_left_running(number, tmp_path):
     (tmp_path / "pyproject.toml").write_text(PROJECT)
     program = subprocess.Popen(
         [
-            *(sys.executable, "-m", "sims.flower_simulation", "--app", tmp_path),
+            *(sys.executable, "-m", "sims.flower.simulation", "--app", tmp_path),
             *("--num-supernodes", "2", "--workers", "2"),
         ],
         cwd=ROOT,

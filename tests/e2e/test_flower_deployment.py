@@ -8,7 +8,7 @@ import pytest
 from fedcore.params import digest
 from fedcore.rounds import run_rounds
 from sims.app import setup_of
-from sims.flower_app import flat
+from sims.flower.loader import flat
 from tests.e2e.flower_stage import ROOT, Stage, free_port, make_keys, make_node_key
 
 pytestmark = pytest.mark.slow

@@ -29,7 +29,7 @@ from fedcore.journal import FileJournal
 from fedcore.pacing import Buffered, Synchronous
 from fedcore.params import digest
 from sims.line import Line
-from sims.virtual import VirtualLink
+from sims.world.virtual import VirtualLink
 from strategies.fedavg import FedAvg
 
 KILLS = 30

@@ -17,8 +17,8 @@ from fedcore.strategy import peer_name
 from fedcore.task import params_of
 from p2p.memory import MemoryNetwork
 from p2p.node import Node
-from sims.flower_grid import InProcessGrid
-from sims.virtual import VirtualLink
+from sims.flower.grid import InProcessGrid
+from sims.world.virtual import VirtualLink
 from strategies import STRATEGIES
 from tests.e2e.normed import Normed
 
@@ -109,7 +109,7 @@ def test_flower_on_ray():
     """All strategies in one ServerApp: starting Ray is what takes the time."""
     from flwr.serverapp import ServerApp
 
-    from sims.flower_ray import run_on_ray
+    from sims.flower.ray import run_on_ray
 
     server, got = ServerApp(), {}
 

@@ -16,8 +16,8 @@ import safetensors.torch
 
 from fedcore.cli import main
 from fedcore.params import digest
-from sims.folder import RunFolder
-from sims.runs import all_runs
+from sims.runs.finding import all_runs
+from sims.runs.folder import RunFolder
 
 Run = Callable[..., str]
 QUICK = ("-q", "--no-report", "--set", "run.workers=1")

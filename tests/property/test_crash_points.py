@@ -23,7 +23,7 @@ from fedcore.params import digest
 from fedcore.strategy import PeerId, Update, Work
 from fedcore.task import Task
 from sims.line import Line
-from sims.virtual import VirtualLink
+from sims.world.virtual import VirtualLink
 from strategies.fedavg import FedAvg, Model
 from tests.property.crashing import (
     Call,

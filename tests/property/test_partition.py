@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sims.partition import (
+from sims.data.partition import (
     IID,
     PARTITIONS,
     ByGroup,

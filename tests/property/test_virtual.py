@@ -24,12 +24,12 @@ from fedcore.pacing import Buffered, Synchronous
 from fedcore.params import digest
 from fedcore.seeds import seed_of
 from fedcore.strategy import Update, Work
-from sims.availability import Always, Daily, Dropout, Markov
-from sims.devices import Constant, Exponential, Normal
 from sims.engine import make_engine
 from sims.line import Line
-from sims.network import Ideal, LogNormal, Uniform
-from sims.virtual import VirtualLink
+from sims.world.availability import Always, Daily, Dropout, Markov
+from sims.world.devices import Constant, Exponential, Normal
+from sims.world.network import Ideal, LogNormal, Uniform
+from sims.world.virtual import VirtualLink
 from strategies.fedavg import FedAvg
 
 START = {"weight": torch.zeros(1, 4)}

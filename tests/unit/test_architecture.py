@@ -23,7 +23,7 @@ LAYERS = {  # package -> the packages it may import, besides itself
     "sims": {"fedcore", "privacy", "strategies", "p2p", "clients"},
 }
 FENCES = {  # foreign library -> the only files that may import it
-    "flwr": ["fedcore/flower*.py", "clients/daemon*.py", "sims/**/*.py"],
+    "flwr": ["fedcore/flower/*.py", "clients/daemon*.py", "sims/**/*.py"],
     "grpc": ["fedcore/stream*.py"],
     "ray": ["sims/**/*.py"],
     "trio": ["p2p/memory.py", "p2p/node.py", "p2p/libp2p*.py", "clients/mesh*.py"],

@@ -5,9 +5,9 @@ import pytest
 
 from fedcore.errors import ConfigError
 from fedcore.strategy import peer_name
-from sims.availability import AVAILABILITY, Always, Daily, Dropout, Markov, Trace
-from sims.presence import Presence
-from sims.site import Site
+from sims.world.availability import AVAILABILITY, Always, Daily, Dropout, Markov, Trace
+from sims.world.presence import Presence
+from sims.world.site import Site
 
 HOUR_S = 3600.0
 

@@ -13,8 +13,8 @@ import pytest
 from fedcore import cli
 from fedcore.cli import Parser, explained, guarded, main, nearest
 from fedcore.errors import ConfigError, StorageError
-from sims import cli_docs
-from sims.doctor import Check, checks, parsed
+from sims.cli import docs as cli_docs
+from sims.cli.doctor import Check, checks, parsed
 
 Capture = pytest.CaptureFixture[str]
 
@@ -170,7 +170,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 def test_the_page_of_commands_is_up_to_date() -> None:
     page = Path(__file__).parents[2] / "docs" / "cli.md"
     assert page.read_text(encoding="utf-8") == cli_docs.text(), (
-        "run: python -m sims.cli_docs > docs/cli.md"
+        "run: python -m sims.cli.docs > docs/cli.md"
     )
 
 

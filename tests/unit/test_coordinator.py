@@ -23,7 +23,7 @@ from fedcore.pacing import Buffered, Synchronous, Waiting
 from fedcore.params import digest
 from fedcore.strategy import PeerId, Update, Work
 from sims.line import Line
-from sims.virtual import VirtualLink
+from sims.world.virtual import VirtualLink
 from strategies.fedavg import FedAvg, Model
 
 START = {"w": torch.zeros(2)}

@@ -4,8 +4,8 @@ import pytest
 
 from fedcore.errors import ConfigError
 from fedcore.strategy import peer_name
-from sims.devices import DEVICES, Constant, Exponential, Listed, Normal, Trace
-from sims.site import Site
+from sims.world.devices import DEVICES, Constant, Exponential, Listed, Normal, Trace
+from sims.world.site import Site
 
 
 def site(index: int, seed: int = 0) -> Site:

@@ -18,9 +18,9 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
 from fedcore.errors import ConfigError
-from sims.flower_grid import InProcessGrid
-from sims.flower_node import Failure
-from sims.flower_run import run_in_process
+from sims.flower.grid import InProcessGrid
+from sims.flower.node import Failure
+from sims.flower.run import run_in_process
 
 client = ClientApp()
 

@@ -10,12 +10,12 @@ from fedcore.coordinator import Coordinator
 from fedcore.desk import Rules, Sent
 from fedcore.errors import PeerLostError, QuorumError
 from fedcore.flower import FlowerLink, LinkLimits, client_app, pack_update
-from fedcore.flower_roster import Roster, own_name, reason_of
+from fedcore.flower.roster import Roster, own_name, reason_of
 from fedcore.pacing import Buffered, Synchronous
 from fedcore.params import digest
 from fedcore.rounds import run_rounds
 from fedcore.strategy import Update, Work, peer_name
-from sims.flower_grid import InProcessGrid
+from sims.flower.grid import InProcessGrid
 from sims.line import Line
 from strategies.fedavg import FedAvg
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from fedcore.errors import ProtocolError
 from fedcore.flower import pack_update, pack_work, unpack_update, unpack_work
-from fedcore.flower_records import pack_works
-from fedcore.flower_trees import FEW_TENSORS, LAYOUT, pack_tree, tensor_of, unpack_tree
+from fedcore.flower.records import pack_works
+from fedcore.flower.trees import FEW_TENSORS, LAYOUT, pack_tree, tensor_of, unpack_tree
 from fedcore.params import digest
 from fedcore.strategy import Update, Work
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from fedcore.errors import ConfigError
-from sims.flower_app import flat, load_app, overridden, read_app
-from sims.flower_simulation import main
+from sims.flower.loader import flat, load_app, overridden, read_app
+from sims.flower.simulation import main
 
 APPS = Path(__file__).parents[1] / "flower_apps"
 PROJECT = """

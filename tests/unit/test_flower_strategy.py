@@ -7,11 +7,11 @@ from flwr.serverapp import ServerApp
 from clients.trainers.sgd import SGD
 from fedcore.errors import ConfigError, QuorumError
 from fedcore.flower import AsFlower, client_app
-from fedcore.flower_answers import mean_metrics
+from fedcore.flower.answers import mean_metrics
 from fedcore.params import digest
 from fedcore.rounds import run_rounds
 from fedcore.strategy import peer_name
-from sims.flower_run import run_in_process
+from sims.flower.run import run_in_process
 from sims.line import Line
 from strategies import STRATEGIES
 from strategies.fedavg import FedAvg

@@ -21,7 +21,7 @@ from fedcore.pacing import Buffered, Synchronous, Waiting
 from fedcore.params import digest
 from fedcore.strategy import Update
 from sims.line import Line
-from sims.virtual import VirtualLink
+from sims.world.virtual import VirtualLink
 from strategies.fedavg import FedAvg, Model
 
 START = {"weight": torch.zeros(1, 4)}

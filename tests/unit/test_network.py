@@ -4,8 +4,8 @@ import pytest
 
 from fedcore.errors import ConfigError
 from fedcore.strategy import peer_name
-from sims.network import NETWORKS, Ideal, LogNormal, Pipe, Trace, Uniform
-from sims.site import Site
+from sims.world.network import NETWORKS, Ideal, LogNormal, Pipe, Trace, Uniform
+from sims.world.site import Site
 
 
 def site(index: int) -> Site:

@@ -3,11 +3,10 @@ import pytest
 
 from clients.tasks import load_task
 from fedcore.errors import ConfigError
-from sims.concepts import disagreeing
-from sims.deal import deal, even, quotas, topped_up
-from sims.draws import dirichlets, log_gammas, normals, uniforms
-from sims.federate import federate
-from sims.partition import (
+from sims.data.concepts import disagreeing
+from sims.data.deal import deal, even, quotas, topped_up
+from sims.data.federate import federate
+from sims.data.partition import (
     IID,
     PARTITIONS,
     ByGroup,
@@ -19,6 +18,7 @@ from sims.partition import (
     DualDirichlet,
     Natural,
 )
+from sims.draws import dirichlets, log_gammas, normals, uniforms
 
 TEN = np.repeat(np.arange(10), 100)  # 100 rows of each of ten classes
 OWNERS = np.repeat([7, 3, 5], [1, 5, 4])

@@ -5,8 +5,8 @@ import pytest
 from rich.console import Console
 
 from fedcore.metrics import Row
-from sims.live import Live
-from sims.progress import JsonLines, Plain, Progress, Silent, progress_for
+from sims.cli.live import Live
+from sims.cli.progress import JsonLines, Plain, Progress, Silent, progress_for
 
 ROW = Row(1, 2, 40, 0.5, 0.0, 0, {"nan": 1}, 3, 1000, 500, 2.0, 0.25, "ab")
 

@@ -10,12 +10,19 @@ from fedcore.config import dump, from_flags, from_toml
 from fedcore.errors import ConfigError, StorageError
 from fedcore.metrics import Row, line_of
 from fedcore.pacing import Buffered, Synchronous
-from sims.config import RunConfig, configured
-from sims.folder import FORMAT, Clients, Manifest, RunFolder, check_name, new_folder
-from sims.lock import held, is_held
-from sims.run import Watcher, prepare, simulate
-from sims.runs import all_runs, find, newest_unfinished, status, summary
-from sims.sweep import cells_of
+from sims.cli.sweep import cells_of
+from sims.runs.config import RunConfig, configured
+from sims.runs.finding import all_runs, find, newest_unfinished, status, summary
+from sims.runs.folder import (
+    FORMAT,
+    Clients,
+    Manifest,
+    RunFolder,
+    check_name,
+    new_folder,
+)
+from sims.runs.lock import held, is_held
+from sims.runs.run import Watcher, prepare, simulate
 
 NOW = datetime(2026, 1, 2, 3, 4, 5)
 ROW = Row(1, 2, 40, 0.5, 0.0, 0, {}, 0, 100, 50, 2.0, 0.25, "ab", ("a",), {"loss": 1.0})

@@ -14,8 +14,8 @@ from clients.tasks.store import default_folder
 from clients.tasks.text import _spoken, encoded
 from fedcore.errors import ConfigError
 from fedcore.task import params_of
-from sims.partition import PARTITIONS
-from sims.partition_figure import drawn
+from sims.data.figure import drawn
+from sims.data.partition import PARTITIONS
 
 SMALL = ["breast-cancer", "digits", "shakespeare"]
 PARAMETERS = {

@@ -16,11 +16,11 @@ from fedcore.params import digest
 from fedcore.rounds import run_rounds
 from fedcore.seeds import seed_of
 from fedcore.strategy import Update, Work
-from sims.availability import Dropout, Markov, Span
 from sims.line import Line
-from sims.network import Uniform
-from sims.site import Site
-from sims.virtual import VirtualLink
+from sims.world.availability import Dropout, Markov, Span
+from sims.world.network import Uniform
+from sims.world.site import Site
+from sims.world.virtual import VirtualLink
 from strategies.fedavg import FedAvg
 
 SPEEDS = {"peer0": 1.0, "peer1": 2.0, "peer2": 10.0}

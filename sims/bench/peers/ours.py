@@ -19,7 +19,7 @@ from sims.bench.case import Case, Weights
 from sims.bench.peers.nets import first, net, plain, shaped
 from sims.bench.peers.wire import serve
 from sims.engine import make_engine
-from sims.virtual import VirtualLink
+from sims.world.virtual import VirtualLink
 from strategies.fedavg import FedAvg
 
 

@@ -1,0 +1,51 @@
+"""A trainer as a Flower ClientApp."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedcore.flower.records import pack_update, unpack_work
+from fedcore.flower.roster import WHOAMI, own_name, whoami_reply
+from fedcore.flower.trees import unpack_tree
+from fedcore.task import Task, Trainer, load
+
+
+def client_app(load_task: Callable[[Context], Task], trainer: Trainer) -> ClientApp:
+    """Return a Flower ClientApp that trains, evaluates and says who it is.
+
+    Args:
+        load_task: returns this node's share of the data; it is called for every
+            message, so let it remember what is slow to load.
+        trainer: what the strategy on the other side expects of its peers.
+    """
+    return client_app_of(lambda context: (load_task(context), trainer))
+
+
+def client_app_of(load_both: Callable[[Context], tuple[Task, Trainer]]) -> ClientApp:
+    """Return a ClientApp whose trainer, too, comes from the run's configuration."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        task, trainer = load_both(context)
+        update = trainer(task, unpack_work(message.content), own_name(context))
+        return Message(pack_update(update), reply_to=message)
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        task, _ = load_both(context)
+        model = load(task.model(), unpack_tree(message.content, "arrays")).eval()
+        with torch.no_grad():
+            figures = task.evaluate(model)
+        return Message(RecordDict({"metrics": _as_metrics(figures)}), reply_to=message)
+
+    app.query(WHOAMI)(whoami_reply)
+    return app
+
+
+def _as_metrics(figures: Mapping[str, float]) -> MetricRecord:
+    """Return ``figures`` with the weight under Flower's name for it."""
+    numbers = {k: float(v) for k, v in figures.items() if k != "examples"}
+    return MetricRecord({**numbers, "num-examples": int(figures.get("examples", 1))})

@@ -1,0 +1,128 @@
+"""What a run says while it works: a live line on a terminal, plain lines elsewhere.
+
+A ``Progress`` hears of the start, of every row and of the end. The live one
+(``sims.cli.live``) redraws one line with a bar; the plain one writes a line a round;
+the JSON one writes an object a line to stdout for programs; the silent one says nothing.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TextIO
+
+from fedcore.metrics import Row, plain
+from sims.report.chart import number
+
+
+class Progress(Protocol):
+    """Someone who watches a run."""
+
+    def start(self, name: str, done: int, rounds: int) -> None:
+        """The run called ``name`` begins, with ``done`` of ``rounds`` rounds folded."""
+        ...
+
+    def row(self, row: Row) -> None:
+        """A round was folded."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something worth a line of its own happened."""
+        ...
+
+    def end(self) -> None:
+        """The run ended, well or not."""
+        ...
+
+
+class Silent:
+    """Says nothing."""
+
+    def start(self, name: str, done: int, rounds: int) -> None:
+        return None
+
+    def row(self, row: Row) -> None:
+        return None
+
+    def note(self, text: str) -> None:
+        return None
+
+    def end(self) -> None:
+        return None
+
+
+@dataclass
+class Plain:
+    """A line a round, for logs and pipes.
+
+    Attributes:
+        write: takes a line with its end.
+    """
+
+    write: Callable[[str], object]
+    _rounds: int = 0
+
+    def start(self, name: str, done: int, rounds: int) -> None:
+        self._rounds = rounds
+        going = f"goes on after round {done} of" if done else "starts:"
+        self.write(f"{name} {going} {rounds} rounds\n")
+
+    def row(self, row: Row) -> None:
+        self.write(f"round {row.round}/{self._rounds}: {figures(row)}\n")
+
+    def note(self, text: str) -> None:
+        self.write(f"{text}\n")
+
+    def end(self) -> None:
+        return None
+
+
+@dataclass
+class JsonLines:
+    """An object a line: ``{"event": "start" | "round" | "note", ...}``."""
+
+    out: TextIO
+
+    def start(self, name: str, done: int, rounds: int) -> None:
+        self._say({"event": "start", "run": name, "done": done, "rounds": rounds})
+
+    def row(self, row: Row) -> None:
+        self._say({"event": "round", **row.json()})
+
+    def note(self, text: str) -> None:
+        self._say({"event": "note", "text": text})
+
+    def end(self) -> None:
+        return None
+
+    def _say(self, value: Mapping[str, Any]) -> None:
+        self.out.write(json.dumps(plain(value)) + "\n")
+        self.out.flush()
+
+
+def progress_for(*, json_lines: bool, quiet: bool) -> Progress:
+    """Return who watches, given the flags and whether stderr is a terminal."""
+    if quiet:
+        return Silent()
+    if json_lines:
+        return JsonLines(sys.stdout)
+    if sys.stderr.isatty():
+        from sims.cli.live import Live, console  # rich takes a while to load
+
+        return Live(console())
+    return Plain(sys.stderr.write)
+
+
+def figures(row: Row) -> str:
+    """Return the figures of a round that a person wants to see."""
+    parts = [f"{n} {v:.4g}" for n, v in _shown(row).items() if v is not None]
+    down, up = number(row.down_bytes, "bytes"), number(row.up_bytes, "bytes")
+    parts.append(f"{row.clients} clients ↓{down} ↑{up}")
+    troubles = {"refused": sum(row.refused.values()), "lost": row.lost}
+    parts += [f"{count} {name}" for name, count in troubles.items() if count]
+    return " · ".join(parts)
+
+
+def _shown(row: Row) -> dict[str, float | None]:
+    accuracy = row.eval.get("accuracy")
+    return {"loss": row.loss, "accuracy": accuracy}

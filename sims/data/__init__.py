@@ -1,0 +1,1 @@
+"""Who holds which examples: partitions of one data set among many clients."""

@@ -1,0 +1,253 @@
+"""The configuration of one simulated run: every key that ``fedcore sim run`` takes.
+
+[task]       what is learned           [pacer]         when answers are folded
+[partition]  who holds which examples  [devices]       how fast clients compute
+[strategy]   what the server does      [network]       how long messages take
+[trainer]    what clients do           [availability]  when clients are there
+[privacy]    what clients blur         [gate]          what the server refuses
+[run]        how long, how many, seed
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from clients.trainers.sgd import SGD
+from fedcore.config import (
+    Settings,
+    build,
+    choice,
+    from_file,
+    from_flags,
+    from_flat,
+    layered,
+)
+from fedcore.errors import ConfigError
+from fedcore.gate import Gate
+from fedcore.pacing import Pacer
+from fedcore.strategy import Strategy
+from fedcore.task import Trainer
+from privacy.local import LocalGaussian
+from sims.data.partition import Partition
+from sims.engine.choose import Kind
+from sims.world.availability import AVAILABILITY, Availability
+from sims.world.devices import Devices
+from sims.world.network import Network
+from strategies.scaffold import Scaffold
+
+TRAINERS = {
+    "adamw": "clients.trainers.adamw:AdamW",
+    "sgd": "clients.trainers.sgd:SGD",
+}
+PACERS = {
+    "buffered": "fedcore.pacing:Buffered",
+    "synchronous": "fedcore.pacing:Synchronous",
+}
+PRIVACY = {
+    "local-gaussian": "sims.runs.config:LocalNoise",
+    "none": "sims.runs.config:NoPrivacy",
+}
+USUAL_CLIENTS = 10
+
+
+class Privacy(Protocol):
+    """What clients do to their answers before they leave."""
+
+    def around(self, trainer: Trainer, seed: int) -> Trainer:
+        """Return ``trainer`` with the mechanism around it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NoPrivacy:
+    """Answers leave as they are."""
+
+    def around(self, trainer: Trainer, seed: int) -> Trainer:
+        return trainer
+
+
+@dataclass(frozen=True, slots=True)
+class LocalNoise:
+    """Clip every answer and add Gaussian noise (see ``privacy.local``).
+
+    Attributes:
+        bound: greatest L2 norm of an answer before noise, > 0.
+        noise_multiplier: standard deviation of the noise as a multiple of bound.
+    """
+
+    bound: float = 1.0
+    noise_multiplier: float = 0.1
+
+    def around(self, trainer: Trainer, seed: int) -> Trainer:
+        return LocalGaussian(trainer, self.bound, self.noise_multiplier, seed)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskChoice:
+    """What is learned.
+
+    Attributes:
+        name: a named task (fedcore data list), or the path of your own .py file.
+        settings: what the task's function takes, such as model; task.model is short
+            for task.settings.model.
+    """
+
+    name: str = "digits"
+    settings: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long, how many, and with which seed.
+
+    Attributes:
+        rounds: rounds to fold, >= 1.
+        clients: clients in the federation; 0 takes every owner of a natural partition.
+        seed: of the partition, the first model, the draw of cohorts and all others.
+        workers: processes that train clients; 0 is one per core. Changes no bit.
+        engine: how clients are computed; auto picks by model and number of workers.
+        eval_every: rounds between evaluations, >= 1; the last round always counts.
+        checkpoint_every: rounds between checkpoints; 0 saves after the first round
+            and then every ten seconds.
+        target: stop when the held-out accuracy reaches it; 0 never stops early.
+    """
+
+    rounds: int = 30
+    clients: int = USUAL_CLIENTS
+    seed: int = 0
+    workers: int = 0
+    engine: Kind = "auto"
+    eval_every: int = 1
+    checkpoint_every: int = 0
+    target: float = 0.0
+
+    def __post_init__(self) -> None:
+        for key in ("rounds", "eval_every"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"{key} must be >= 1, not {getattr(self, key)}")
+        for key in ("clients", "workers", "checkpoint_every", "target"):
+            if getattr(self, key) < 0:
+                raise ConfigError(f"{key} must be >= 0, not {getattr(self, key)}")
+        if self.target > 1:
+            raise ConfigError(f"target is a share, at most 1, not {self.target}")
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """All of it; see the module.
+
+    Attributes:
+        partition: who holds which examples.
+        strategy: what the server does with answers.
+        trainer: how clients train.
+        pacer: when clients start, and when answers are folded.
+        privacy: what clients do to their answers before they leave.
+        devices: how fast clients compute, on the virtual clock.
+        network: how long messages take, on the virtual clock.
+        availability: when clients are there.
+    """
+
+    run: Plan = field(default_factory=Plan)
+    task: TaskChoice = field(default_factory=TaskChoice)
+    partition: Partition = choice("sims.data.partition:PARTITIONS", "iid")
+    strategy: Strategy[Any] = choice("strategies:STRATEGIES", "fedavg")
+    trainer: Trainer = choice(TRAINERS, "sgd")
+    pacer: Pacer[Any] = choice(PACERS, "synchronous")
+    privacy: Privacy = choice(PRIVACY, "none")
+    devices: Devices = choice("sims.world.devices:DEVICES", "constant")
+    network: Network = choice("sims.world.network:NETWORKS", "ideal")
+    availability: Availability = choice(AVAILABILITY, "always")
+    gate: Gate = field(default_factory=Gate)
+
+    def __post_init__(self) -> None:
+        if self.run.clients:
+            check_cohort(self.pacer, self.run.clients)
+        _check_votes(self.strategy, self.pacer)
+        _check_corrected(self.strategy, self.trainer)
+
+
+def _check_votes(strategy: Strategy[Any], pacer: Pacer[Any]) -> None:
+    """Refuse a ``pacer`` whose rounds are too small for a robust ``strategy``."""
+    fewest = getattr(strategy, "fewest", 1)
+    for key in ("cohort", "quorum", "size"):
+        if getattr(pacer, key, fewest) < fewest:
+            raise ConfigError(
+                f"{strategy} needs {fewest} answers a round, but pacer.{key} is "
+                f"{getattr(pacer, key)}: raise pacer.{key}, or lower strategy.attackers"
+            )
+
+
+def _check_corrected(strategy: Strategy[Any], trainer: Trainer) -> None:
+    """Refuse a ``trainer`` from whose moves SCAFFOLD cannot tell the gradients."""
+    if isinstance(strategy, Scaffold) and trainer != SGD(lr=getattr(trainer, "lr", 0)):
+        raise ConfigError(
+            f"scaffold reads gradients off the moves of plain SGD, and the trainer is "
+            f"{trainer}: use trainer.name=sgd without momentum, weight_decay, "
+            "clip_norm or a schedule"
+        )
+
+
+def check_cohort(pacer: Pacer[Any], clients: int) -> None:
+    """Refuse a ``pacer`` that draws more clients than there are."""
+    cohort = getattr(pacer, "cohort", 1)
+    if cohort > clients:
+        raise ConfigError(
+            f"pacer.cohort is {cohort}, but there are {clients} clients: lower "
+            "pacer.cohort or raise run.clients"
+        )
+
+
+def read(path: Path | None, flags: Sequence[str] = ()) -> RunConfig:
+    """Return the configuration in the TOML file ``path``, changed by ``flags``.
+
+    Raises:
+        ConfigError: a key, name or value is wrong; says where it was set.
+    """
+    return configured({} if path is None else from_file(path), from_flags(flags))
+
+
+def configured(*layers: Settings) -> RunConfig:
+    """Return the configuration that ``layers`` of settings make, later ones first.
+
+    The cohort of a small federation and the seed of its draw follow ``[run]``, and the
+    quorum what a robust strategy needs, unless they are set.
+    """
+    given = list(map(_with_task_settings, layers))
+    every = layered(*given)
+    parts = {k: v for k, v in every.items() if k.partition(".")[0] in _Head.__slots__}
+    return build(RunConfig, layered(_usual(build(_Head, parts), every), *given))
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The parts on which defaults of other parts depend."""
+
+    run: Plan = field(default_factory=Plan)
+    strategy: Strategy[Any] = choice("strategies:STRATEGIES", "fedavg")
+
+
+def _usual(head: _Head, given: Settings) -> Settings:
+    """Return the pacer that follows from the rest where the user did not say."""
+    named = given.get("pacer.name") or given.get("pacer")
+    few = min(USUAL_CLIENTS, head.run.clients or USUAL_CLIENTS)
+    fewest = getattr(head.strategy, "fewest", 1)
+    usual: dict[str, int] = {"pacer.seed": head.run.seed}
+    if named and named.value == "buffered":
+        usual["pacer.size"] = few
+    else:
+        cohort = str(given["pacer.cohort"].value) if "pacer.cohort" in given else ""
+        most = int(cohort) if cohort.isdecimal() else few
+        usual |= {"pacer.cohort": few, "pacer.quorum": max(1, min(fewest, most))}
+    return from_flat(usual, "default")
+
+
+def _with_task_settings(settings: Settings) -> Settings:
+    """Return ``settings`` with ``task.model`` and the like below ``task.settings``."""
+
+    def moved(key: str) -> str:
+        head, _, rest = key.partition(".")
+        known = rest in ("", "name") or rest.partition(".")[0] == "settings"
+        return key if head != "task" or known else f"task.settings.{rest}"
+
+    return {moved(key): setting for key, setting in settings.items()}

@@ -1,0 +1,281 @@
+"""One simulated run, from its configuration to the last model.
+
+The same configuration gives the same bits: whatever the number of workers, with or
+without an interruption, today or when ``fedcore sim verify`` does it again.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from clients.tasks import load_task
+from clients.tasks.dataset import Dataset, Federation
+from fedcore.coordinator import (
+    Coordinator,
+    Desk,
+    Event,
+    Fold,
+    Journal,
+    NoJournal,
+    Rules,
+)
+from fedcore.errors import QuorumError
+from fedcore.gate import Refusal
+from fedcore.metrics import Meter, Row
+from fedcore.params import Params, digest
+from fedcore.strategy import AnyState
+from fedcore.task import load
+from sims.data.deal import Labels
+from sims.data.federate import federate
+from sims.engine import Engine, make_engine
+from sims.runs.config import RunConfig, TaskChoice, check_cohort
+from sims.runs.folder import Clients
+from sims.world.virtual import VirtualLink
+
+SHOWN_CLIENTS = 40  # of whom the labels are kept for the report
+MOST_LABELS = 100
+
+Ending = Literal["finished", "target", "stopped"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Data:
+    """A loaded task, to be shared by runs that learn the same."""
+
+    task: TaskChoice
+    dataset: Dataset
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of all examples; takes a while on large sets, so once."""
+        return self.dataset.digest()
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything a run needs, made from its configuration."""
+
+    config: RunConfig
+    data: Data
+    tasks: Federation
+    start: Params
+
+    @property
+    def dataset(self) -> Dataset:
+        """What is learned."""
+        return self.data.dataset
+
+    def engine(self) -> Engine:
+        """Return the engine that trains the clients; the caller closes it."""
+        run = self.config.run
+        trainer = self.config.privacy.around(self.config.trainer, run.seed)
+        return make_engine(trainer, self.tasks, run.workers, run.engine)
+
+    def clients(self) -> Clients:
+        """Return who takes part, for the report."""
+        examples = sum(task.examples for task in self.tasks.values())
+        return Clients(len(self.tasks), examples, self._labels())
+
+    def _labels(self) -> Mapping[str, Mapping[str, int]]:
+        labels = self.dataset.labels
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+            return {}
+        if len(np.unique(labels)) > MOST_LABELS:
+            return {}
+        shown = list(self.tasks)[:SHOWN_CLIENTS]
+        return {peer: _counts(labels[self.tasks[peer].rows]) for peer in shown}
+
+
+def _counts(labels: Labels) -> Mapping[str, int]:
+    names, counts = np.unique(labels, return_counts=True)
+    return {str(n): int(c) for n, c in zip(names, counts, strict=True)}
+
+
+def prepare(config: RunConfig, data: Data | None = None) -> Setup:
+    """Load the data, deal them out and draw the first model.
+
+    Args:
+        config: what to run.
+        data: of an earlier run; used again if the task is the same.
+
+    Raises:
+        ConfigError: the task cannot be loaded, or its data cannot be cut so.
+    """
+    run, task = config.run, config.task
+    if data is None or data.task != task:
+        data = Data(task, load_task(task.name, task.settings))
+    tasks = federate(data.dataset, config.partition, run.clients, run.seed)
+    check_cohort(config.pacer, len(tasks))
+    return Setup(config, data, tasks, data.dataset.start(run.seed))
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended.
+
+    Attributes:
+        ending: all rounds done; the target reached; or stopped on request.
+        rounds: rounds folded.
+        sha256: digest of the model.
+    """
+
+    ending: Ending
+    rounds: int
+    params: Params
+    sha256: str
+
+
+@dataclass
+class Watcher:
+    """Those who are told about a run as it goes on.
+
+    Attributes:
+        row: hears of every folded round.
+        note: hears sentences worth showing.
+        stop: asked after every round whether to stop there.
+        evaluated: evaluate the model; otherwise rows have no held-out figures.
+    """
+
+    row: Callable[[Row], None] = lambda row: None
+    note: Callable[[str], None] = lambda text: None
+    stop: Callable[[], bool] = lambda: False
+    evaluated: bool = True
+
+
+def simulate(setup: Setup, watcher: Watcher, journal: Journal | None = None) -> Result:
+    """Train until the configured rounds are folded, or somebody stops it.
+
+    Goes on where ``journal`` ends. One thread computes, here and in the workers: sums
+    of floating-point numbers must not depend on the number of cores.
+
+    Raises:
+        QuorumError: too few answers can ever come; the message says what was refused.
+        FedError: whatever the journal or a client raises.
+    """
+    torch.set_num_threads(1)
+    with setup.engine() as engine:
+        sitting = _Sitting(setup, watcher, engine)
+        return sitting.run(journal or NoJournal())
+
+
+class _HaltError(Exception):
+    """Carries the state out of the coordinator's loop when it ends early."""
+
+    def __init__(self, ending: Ending, state: AnyState) -> None:
+        super().__init__(ending)
+        self.ending = ending
+        self.state = state
+
+
+@dataclass
+class _Sitting:
+    """One use of an engine for a run, from its start or from a checkpoint."""
+
+    setup: Setup
+    watcher: Watcher
+    engine: Engine
+    _troubles: dict[str, Refusal] = field(default_factory=dict)  # newest of each kind
+    _reached: bool = False
+
+    def run(self, journal: Journal) -> Result:
+        config = self.setup.config
+        link = VirtualLink(
+            self.engine,
+            self.setup.tasks,
+            config.devices,
+            config.network,
+            config.availability,
+            config.run.seed,
+        )
+        self._meter = Meter(
+            lambda: (link.down_bytes, link.up_bytes), time.monotonic, self._evaluate
+        )
+        self._model = self.setup.dataset.new_model()
+        rules: Rules[Any, Any] = Rules(config.strategy, config.pacer, config.gate)
+        braked = _Braked(journal, self._ending)
+        coordinator = Coordinator(rules, link, braked, self._watch)
+        self._meter.start()
+        try:
+            state = coordinator.run(self.setup.start, config.run.rounds)
+        except _HaltError as halt:
+            return _result(halt.ending, halt.state)
+        except QuorumError as error:
+            raise QuorumError(f"{error}{self._explained()}") from error
+        return _result("finished", state)
+
+    def _evaluate(self, state: AnyState) -> Mapping[str, float]:
+        run = self.setup.config.run
+        due = state.version % run.eval_every == 0 or state.version == run.rounds
+        if not due or not self.watcher.evaluated:
+            return {}
+        whole, model = self.setup.dataset.whole(), load(self._model, state.params)
+        return {k: v for k, v in whole.evaluate(model).items() if k != "examples"}
+
+    def _watch(self, fold: Fold[AnyState]) -> None:
+        for refusal in fold.refused:
+            if refusal.kind not in self._troubles:
+                self.watcher.note(f"refused {refusal.peer}: {refusal.reason}")
+            _log.info("refused %s: %s", refusal.peer, refusal.reason)
+            self._troubles[refusal.kind] = refusal
+        for peer, reason in fold.lost.items():
+            _log.info("lost %s: %s", peer, reason)
+        row = self._meter.take(fold)
+        if row is not None:
+            _log.info("round %d: loss %s, %d clients", row.round, row.loss, row.clients)
+            target = self.setup.config.run.target
+            self._reached = 0 < target <= row.eval.get("accuracy", 0.0)
+            self.watcher.row(row)
+
+    def _ending(self) -> Ending | None:
+        if self._reached:
+            return "target"
+        return "stopped" if self.watcher.stop() else None
+
+    def _explained(self) -> str:
+        """Return what was refused and what may help, as the end of a sentence."""
+        if not self._troubles:
+            return "; see [pacer] quorum, patience_s and retries, and [availability]"
+        kind, last = list(self._troubles.items())[-1]
+        fix = "; the training diverged: lower trainer.lr, or set trainer.clip_norm"
+        diverged = kind.endswith(("nan", "infinite", "huge"))
+        return f"; last refused: {last.peer}, {last.reason}{fix if diverged else ''}"
+
+
+@dataclass(frozen=True)
+class _Braked:
+    """A journal that ends the run after a round, with a checkpoint, when asked to."""
+
+    inner: Journal
+    ending: Callable[[], Ending | None]
+
+    def open(self, begin: Desk[Any, Any]) -> tuple[Desk[Any, Any], Iterable[Event]]:
+        return self.inner.open(begin)
+
+    def record(self, serial: int, event: Event) -> None:
+        self.inner.record(serial, event)
+
+    def folded(self, desk: Desk[Any, Any]) -> None:
+        ending = self.ending()
+        if ending is None:
+            self.inner.folded(desk)
+        else:
+            self.inner.save(desk)
+            raise _HaltError(ending, desk.state)
+
+    def save(self, desk: Desk[Any, Any]) -> None:
+        self.inner.save(desk)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def _result(ending: Ending, state: AnyState) -> Result:
+    return Result(ending, state.version, state.params, digest(state.params))
