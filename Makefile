@@ -14,7 +14,7 @@ demo: $(READY)  ## train eight real federations, print a table, draw the report
 test: $(READY) lint  ## every test, real processes, sockets and Ray included
 	@$(BIN)/fedcore data get mnist || echo 'tests that need MNIST are skipped'
 	@$(BIN)/python -m pytest -m "not slow" -n 2
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 test-fast: $(READY)  ## the tests to run before each commit, under a minute
 	@$(BIN)/python -m pytest -m "not slow" -n 2

@@ -18,12 +18,13 @@ import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points, version
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
-from fedcore.errors import FedError
+from fedcore.errors import ConfigError, FedError
 
 GROUP = "fedcore.commands"
 STOPPED = 130
+EVERYWHERE = "Every command also takes --quiet, --verbose and --debug."
 
 
 class Command(Protocol):
@@ -112,15 +113,20 @@ def common_parser() -> argparse.ArgumentParser:
 def full_parser(entries: Mapping[str, EntryPoint], only: str | None = None) -> Parser:
     """Return the parser of the whole command line.
 
+    A command that cannot be loaded is listed with the reason, and stops no other.
+
     Args:
         entries: the commands; each loaded one imports its module.
         only: load just this one, if it exists; the others are known by name.
+
+    Raises:
+        ConfigError: the command ``only`` cannot be loaded.
     """
     parser = Parser(
         prog="fedcore",
         description="Federated and decentralized learning: one strategy, run in "
         "simulation, through Flower, or with no server at all.",
-        epilog="Every command also takes --quiet, --verbose and --debug.",
+        epilog=EVERYWHERE,
     )
     parser.add_argument("--version", action="version", version=_version())
     chosen = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -128,13 +134,32 @@ def full_parser(entries: Mapping[str, EntryPoint], only: str | None = None) -> P
         if only in entries and name != only:
             chosen.add_parser(name)
             continue
-        command: Command = entry.load()
-        child = chosen.add_parser(
-            name, help=command.help, description=_sentence(command.help)
-        )
-        child.set_defaults(_command=command, _leaf=child)
-        command.configure(child)
+        try:
+            _add(chosen, name, entry)
+        except (Exception, SystemExit) as error:
+            why = f"cannot be loaded: {type(error).__name__}: {_one_line(error)}"
+            if name == only:
+                raise ConfigError(f"{name} {why}; {_cure(entry)}") from error
+            if name not in chosen.choices:
+                chosen.add_parser(name, help=why.replace("%", "%%"))
     return parser
+
+
+def _add(chosen: Any, name: str, entry: EntryPoint) -> None:
+    """Load the command ``name`` and add its parser to ``chosen``."""
+    command: Command = entry.load()
+    about = _sentence(command.help)
+    child = chosen.add_parser(
+        name, help=command.help, description=about, epilog=EVERYWHERE
+    )
+    child.set_defaults(_command=command, _leaf=child)
+    command.configure(child)
+
+
+def _cure(entry: EntryPoint) -> str:
+    """Return what to do about a command that cannot be loaded."""
+    package = entry.dist.name if entry.dist else entry.value
+    return f"reinstall or remove {package}, or see the traceback with --debug"
 
 
 def _sentence(text: str) -> str:
@@ -211,7 +236,7 @@ def explained(error: Exception) -> str:
     return f"unexpected {type(error).__name__}: {what}{_place(error)}"
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     """Return the message without line breaks."""
     return " ".join(str(error).split()) or type(error).__name__
 
@@ -244,6 +269,7 @@ def log_to_stderr(quiet: bool, verbose: bool) -> None:
     """Send log records to stderr: errors if ``quiet``, all from INFO if ``verbose``."""
     level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
     root = logging.getLogger()
+    root.setLevel(min(level, logging.WARNING))
     for old in [h for h in root.handlers if h.name == "fedcore-stderr"]:
         root.removeHandler(old)
     handler = logging.StreamHandler(sys.stderr)

@@ -12,8 +12,7 @@ Layout of a message (all little-endian, as the machines that write it)::
 A column holds one field of every update, so that a batch of one-byte updates costs
 a few bytes each. The same value always has the same bytes, and bytes that are not
 exactly what the encoder would write are refused: a hash of a message names its value.
-The sum against damage is no protection against forgery; signatures are
-(``privacy.identity``).
+The sum against damage is no protection against forgery; only signatures are.
 
 Nothing is allocated for a tensor before its size has been compared with the bytes
 that are there.
@@ -106,6 +105,9 @@ def decode_work(data: bytes, limits: Limits = LIMITS) -> Work:
     """
     reader = _opened(data, b"W", limits)
     version, steps, epochs = reader.signed(), reader.signed(), reader.signed()
+    if version < 0 or steps < 0 or epochs < 1:
+        asked = f"version {version}, {steps} steps, {epochs} epochs"
+        raise ProtocolError(f"{asked}: not work that anybody can do")
     hints = _read_hints(reader, limits)
     groups = [(read_form(reader, limits), [row]) for row in range(2)]
     _check_items(sum(len(form) for form, _ in groups), limits)

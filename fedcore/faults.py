@@ -34,7 +34,6 @@ def version_fault(version: object, asked: int, stale_after: int) -> Fault | None
     if version > asked:
         return "version-future", f"version {shown(version)}, but {asked} was sent"
     if version < asked:
-        # Most likely an earlier answer that arrived twice: the asked one may come.
         return "version-old", f"version {version}, but {asked} was sent"
     if version < stale_after:
         return "stale", f"version {version} is older than {stale_after}"

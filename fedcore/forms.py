@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedcore.errors import ProtocolError
-from fedcore.params import Params
+from fedcore.params import Params, bytes_of
 from fedcore.wire import Limits, Reader, integers, names, varint
 
 DTYPES: tuple[torch.dtype, ...] = (  # the index is the code: only append
@@ -111,7 +111,7 @@ def trees_body(
 ) -> list[memoryview]:
     """Return the raw bytes of all ``trees``, group by group and name by name."""
     return [
-        _bytes_of(trees[row][name])
+        bytes_of(trees[row][name])
         for form, rows in groups
         for name, _, _ in form
         for row in rows
@@ -153,9 +153,3 @@ def _read_column(
     flat = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
     column = flat.view(shape).unbind(0)
     return list(column) if len(column) == 1 else [t.clone() for t in column]
-
-
-def _bytes_of(t: Tensor) -> memoryview:
-    whole = t.detach().cpu().contiguous()
-    line = whole.as_strided((t.numel(),), (1,))  # one number may have any stride
-    return line.view(torch.uint8).numpy().data

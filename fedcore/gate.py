@@ -216,7 +216,8 @@ def _exceeds(tensors: list[Tensor], limit: float) -> bool:
     """Tell whether the norm is above ``limit``; the same on every machine."""
     total = 0
     for part in _blocks(tensors):
-        steps = part.double().mul_(GRAIN / limit).to(torch.int64)  # towards 0
+        scaled = part.double() * (GRAIN / limit)  # double() may not copy
+        steps = scaled.to(torch.int64)  # towards 0
         total += int(steps.square_().sum())
     return total > GRAIN * GRAIN
 

@@ -59,11 +59,6 @@ class Row:
     peers: tuple[str, ...] = ()
     eval: Mapping[str, float] = field(default_factory=dict)
 
-    @property
-    def loss(self) -> float | None:
-        """The held-out loss if evaluated, else the training loss."""
-        return self.eval.get("loss", self.train_loss)
-
     def json(self) -> dict[str, Any]:
         """Return the row as a JSON object; what is not finite becomes null."""
         value: dict[str, Any] = plain(asdict(self))
@@ -77,10 +72,12 @@ class Row:
             StorageError: it is not a row.
         """
         names = {f.name for f in fields(cls)}
-        if not isinstance(value, dict) or not names <= value.keys():
+        known = value if isinstance(value, dict) else {}
+        peers = known.get("peers")
+        if not names <= known.keys() or not isinstance(peers, list | tuple):
             raise StorageError(f"not a row of metrics: {str(value)[:60]!r}")
-        known = {name: value[name] for name in names}
-        return cls(**{**known, "peers": tuple(value["peers"])})
+        row = {name: known[name] for name in names}
+        return cls(**{**row, "peers": tuple(peers)})
 
 
 def plain(value: Any) -> Any:

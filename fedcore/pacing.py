@@ -63,7 +63,10 @@ class Pacer(Protocol[Pace]):
         ...
 
     def deadline_s(self, pace: Pace) -> float:
-        """Return when ``take`` must be called even if nothing arrived; may be inf."""
+        """Return when ``take`` must be called even if nothing arrived.
+
+        inf if there is no such time; -inf if ``take`` has more to fold already.
+        """
         ...
 
 
@@ -151,10 +154,12 @@ class Synchronous:
     ) -> tuple[Waiting, Sequence[Update]]:
         working = pace.working - {u.peer for u in updates}
         pace = replace(pace, working=working, kept=(*pace.kept, *updates))
-        if not pace.active or (working and now_s < self.deadline_s(pace)):
+        if pace.active and working and now_s < self.deadline_s(pace):
             return pace, []
-        if len(pace.kept) >= self.quorum:
+        if len(pace.kept) >= self.quorum:  # late answers may bring it between cohorts
             return Waiting(round=pace.round + 1), by_peer(pace.kept)
+        if not pace.active:
+            return pace, []
         if pace.tries >= self.retries:
             raise QuorumError(
                 f"round {pace.round}: {len(pace.kept)} of {self.quorum} answers "
@@ -230,4 +235,4 @@ class Buffered:
         return pace, by_peer(kept[: self.size])
 
     def deadline_s(self, pace: Waiting) -> float:
-        return inf
+        return -inf if len(pace.kept) >= self.size else inf  # the next fold is here

@@ -39,36 +39,9 @@ def scaled(a: Params, factor: float) -> Params:
     return {name: t * factor for name, t in a.items()}
 
 
-def mix(a: Params, b: Params, share: float) -> Params:
-    """Return ``a + share * (b - a)``, name by name."""
-    return add(a, sub(b, a), share)
-
-
-def square(tree: Params) -> Params:
-    """Return the square of every number."""
-    return {name: t.square() for name, t in tree.items()}
-
-
 def zeros_like(tree: Params) -> Params:
     """Return a tree of zeros with the names, shapes and dtypes of ``tree``."""
     return {name: torch.zeros_like(t) for name, t in tree.items()}
-
-
-def flat(tree: Params) -> Tensor:
-    """Return all numbers of ``tree`` in order of name, float32, shape (d,)."""
-    if not tree:
-        return torch.empty(0)
-    return torch.cat([tree[name].reshape(-1).float() for name in sorted(tree)])
-
-
-def unflat(vector: Tensor, like: Params) -> Params:
-    """Return ``vector``, shape (d,), cut to the shapes of ``like``; undoes ``flat``."""
-    names = sorted(like)
-    parts = torch.split(vector, [like[name].numel() for name in names])
-    return {
-        name: part.view(like[name].shape).to(like[name].dtype)
-        for name, part in zip(names, parts, strict=True)
-    }
 
 
 def norm(tree: Params) -> float:
@@ -89,9 +62,15 @@ def digest(tree: Params) -> str:
     """
     whole = hashlib.sha256()
     for name in sorted(tree):
-        t = tree[name].detach().cpu().contiguous()
+        t = tree[name]
         head = f"{name}\x1f{t.dtype}\x1f{tuple(t.shape)}\x1e"
         whole.update(head.encode())
-        line = t.as_strided((t.numel(),), (1,))  # one number may have any stride
-        whole.update(line.view(torch.uint8).numpy().tobytes())
+        whole.update(bytes_of(t))
     return whole.hexdigest()
+
+
+def bytes_of(t: Tensor) -> memoryview:
+    """Return the numbers of ``t`` in row order, little-endian; not copied if whole."""
+    whole = t.detach().cpu().contiguous()
+    line = whole.as_strided((t.numel(),), (1,))  # one number may have any stride
+    return line.view(torch.uint8).numpy().data

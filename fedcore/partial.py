@@ -169,14 +169,6 @@ class Partial:
         self.given_away = False
 
 
-def on_ring(update: Update) -> Params:
-    """Return ``examples * payload`` as ring elements; ring payloads pass unchanged."""
-    return {
-        name: t if t.dtype == torch.int64 else encode(t, update.examples)
-        for name, t in update.payload.items()
-    }
-
-
 def summed(updates: Iterable[Update]) -> Partial:
     """Return the sum of ``updates``, which may be a stream; none is kept."""
     partial = Partial()

@@ -28,7 +28,8 @@ class Limits:
     Attributes:
         message_bytes: longest message.
         updates: most updates in a message.
-        items: most tensors in a message, of all its updates together.
+        items: most tensors in a message, of all its updates together; and most
+            names of metrics, or hints.
         dims: most dimensions of a tensor.
         text_bytes: longest text of a hint, in UTF-8.
     """

@@ -137,8 +137,10 @@ def round_epsilon(noise_multiplier: float, delta: float) -> float:
         delta: in [1e-12, 1).
 
     Raises:
-        ConfigError: ``delta`` is out of its range.
+        ConfigError: ``noise_multiplier`` or ``delta`` is out of its range.
     """
+    if not noise_multiplier >= 0:  # NaN fails too: no noise must never look private
+        raise ConfigError(f"noise_multiplier must be >= 0, got {noise_multiplier}")
     if not 1e-12 <= delta < 1:
         raise ConfigError(f"delta must be in [1e-12, 1), got {delta}: try 1e-5")
     if not noise_multiplier:

@@ -110,9 +110,10 @@ def _check_groups(data: "Dataset") -> None:
         ("groups", data.groups, data.train),
         ("test_groups", data.test_groups, data.test),
     ):
-        if groups is not None and groups.shape != (len(pair[0]),):
+        shape = getattr(groups, "shape", type(groups).__name__)
+        if groups is not None and shape != (len(pair[0]),):
             raise ConfigError(
-                f"task {data.name!r}: {name} has shape {groups.shape}, "
+                f"task {data.name!r}: {name} has shape {shape}, "
                 f"not one owner for each of {len(pair[0])} rows"
             )
 
@@ -138,6 +139,9 @@ def _check_model(data: "Dataset", model: nn.Module, x: Tensor, y: Tensor) -> Non
             "Change the model's first layer or the shape of x.",
         ):
             outputs = model(x)
+        if not isinstance(outputs, Tensor):
+            found = type(outputs).__name__
+            raise ConfigError(f"{where}: the model returns a {found}, not one tensor")
         _check_classes(data, outputs)
         _check_figures(data, outputs, y)
     model.train()

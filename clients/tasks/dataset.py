@@ -142,6 +142,14 @@ class Shard:
     def model(self) -> nn.Module:
         return self.dataset.new_model()
 
+    def orders(self, seed: int) -> Iterator[Rows]:
+        """Yield the training rows of each of ``batches(seed)``."""
+        size = self.dataset.batch_size
+        for epoch in count():
+            order = self.rows[permutation(len(self.rows), "epoch", seed, epoch)]
+            for first in range(0, len(order), size):
+                yield order[first : first + size]
+
     def batches(self, seed: int) -> Iterator[Examples]:
         """Yield epoch after epoch, each in its own order; no row is left out."""
         size = self.dataset.batch_size

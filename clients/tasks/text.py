@@ -45,7 +45,7 @@ def shakespeare(
         min_lines: speaking parts with fewer lines are left out, >= 1; 100 leaves
             315 parts, 10 leaves 932.
         window: characters per example, >= 1.
-        test_share: share of each part's windows that is held out, 0 to 0.5.
+        test_share: share of each part's windows that is held out, in (0, 0.5].
         batch_size: windows per training batch, >= 1.
 
     Source: the recipe is that of Caldas et al., "LEAF", 2018,
@@ -73,7 +73,7 @@ def chitchat(
         model: ``"mlp"``, ``"gru"`` or ``"linear"`` (a table of pairs).
         min_lines: users with fewer messages are left out, >= 1; 50 leaves 399.
         window: characters per example, >= 1.
-        test_share: share of each user's windows that is held out, 0 to 0.5.
+        test_share: share of each user's windows that is held out, in (0, 0.5].
         batch_size: windows per training batch, >= 1.
 
     Source: Myers, Ahmed & Moyer, the Chit-Chat Challenge data set, BYU 2018.

@@ -5,65 +5,21 @@ gradient of the first layer's input is never made, and for plain SGD no gradient
 is: each product goes straight into its weight. Many small models can go through
 together (a cohort), and each gets the bits that it gets alone, because every
 kernel here works model by model or row by row.
-
-Short batches are filled up to the batch size with rows that count nothing, so
-that a batch has one shape.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain, islice
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from clients.trainers.layers import LINE, ROWS_LAST, Dense, Sink, build, room, settled
+from clients.trainers.feed import Entry, Feed
+from clients.trainers.layers import ROWS_LAST, Dense, Sink, beside, build, room
 from clients.trainers.method import reproducible
 from clients.trainers.plan import Plan
 from clients.trainers.rules import Rule
 from clients.trainers.terms import Terms, terms_of
 from fedcore.params import Params
-from fedcore.seeds import seed_of
-from fedcore.strategy import PeerId, Update, Work
-from fedcore.task import Task, steps_of
-
-Examples = tuple[Tensor, Tensor]  # x (b, ...) float32 and y (b,) int64
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One peer's training, with its first batch already drawn.
-
-    Attributes:
-        rows: rows of a full batch; shorter ones are filled up to it.
-    """
-
-    task: Task
-    work: Work
-    peer: PeerId
-    steps: int
-    rows: int
-    batches: Iterator[Examples]
-
-
-def entry(task: Task, work: Work, peer: PeerId, plan: Plan) -> Entry | None:
-    """Return the training ready to run, or None if its data need autograd."""
-    batches = task.batches(seed_of("batches", peer, work.version))
-    steps = steps_of(task, work)
-    first = next(batches)
-    if not (plan.fits(work.params) and _plain(first, plan)):
-        return None
-    rows = first[1].shape[0]
-    return Entry(task, work, peer, steps, rows, islice(chain([first], batches), steps))
-
-
-def _plain(batch: Examples, plan: Plan) -> bool:
-    """Whether ``batch`` is float32 inputs with class numbers."""
-    if not (isinstance(batch, tuple) and len(batch) == 2):
-        return False
-    x, y = batch
-    numbers = x.dtype is torch.float32 and y.dtype is torch.int64
-    return numbers and y.ndim == 1 and x.ndim >= 2 and plan.dims in (None, x.ndim)
+from fedcore.strategy import Update
 
 
 def train(
@@ -92,7 +48,7 @@ class Cohort:
         self, entries: Sequence[Entry], plan: Plan, rule: Rule, clip_norm: float
     ) -> None:
         self.entries, self.plan, self.rule = entries, plan, rule
-        self.rows = entries[0].rows
+        self.rows, self.feed = entries[0].rows, Feed(entries)
         self.weights = {name: _stacked(entries, name) for name, _ in plan.shapes}
         # Many entries have no terms, so the first one's stand for all.
         self.terms = terms_of(self.weights, entries[0].work, clip_norm)
@@ -114,19 +70,7 @@ class Cohort:
         weights = {name: w[:active] for name, w in self.weights.items()}
         net = Network(self.plan, weights, self.rule, self.terms, self.rows)
         for step in steps:
-            x, y, share = self._batch(active)
-            net.step(x, y, share, self.log_ps[step, :active])
-
-    def _batch(self, active: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return x (m, b, ...), y (m, 1, b), and what each row counts, unless all 1."""
-        batches = [next(e.batches) for e in self.entries[:active]]
-        counts = [y.shape[0] for _, y in batches]
-        share = None
-        if min(counts) < self.rows:
-            batches = [_filled(x, y, self.rows) for x, y in batches]
-            share = torch.stack([_share(n, self.rows) for n in counts]).unsqueeze(1)
-        xs, ys = zip(*batches, strict=True)
-        return _inputs(xs), torch.stack(ys).unsqueeze(1), share
+            net.step(*self.feed.batch(active), self.log_ps[step, :active])
 
     def _update(self, index: int, e: Entry) -> Update:
         now = {name: w[index] for name, w in self.weights.items()}
@@ -211,37 +155,4 @@ def _stacked(entries: Sequence[Entry], name: str) -> Tensor:
     parts = [e.work.params[name] for e in entries]
     if parts[0].ndim == 4:  # a convolution: one model, channels last
         return parts[0].contiguous(memory_format=ROWS_LAST).clone().unsqueeze(0)
-    return _beside(parts)
-
-
-def _beside(parts: Sequence[Tensor]) -> Tensor:
-    """Return a copy of ``parts`` as one tensor, (m, ...), each at a cache line."""
-    if parts[0].numel() % LINE == 0 or len(parts) == 1:
-        return torch.stack(list(parts))
-    whole = room(len(parts), *parts[0].shape)
-    for own, part in zip(whole, parts, strict=True):
-        own.copy_(part)
-    return whole
-
-
-def _inputs(parts: Sequence[Tensor]) -> Tensor:
-    """Return ``parts`` as one tensor, (m, ...), without a copy if there is one."""
-    alone = parts[0].unsqueeze(0)
-    ready = len(parts) == 1 and alone.is_contiguous() and settled(alone)
-    return alone if ready else _beside(parts)
-
-
-def _filled(x: Tensor, y: Tensor, rows: int) -> Examples:
-    """Return the batch with rows of zeros added, up to ``rows``."""
-    more = rows - y.shape[0]
-    if more == 0:
-        return x, y
-    x = torch.cat([x, x.new_zeros(more, *x.shape[1:])])
-    return x, torch.cat([y, y.new_zeros(more)])
-
-
-def _share(count: int, rows: int) -> Tensor:
-    """Return what each of ``rows`` rows counts if only the first ``count`` are real."""
-    share = torch.zeros(rows)
-    share[:count] = rows / count
-    return share
+    return beside(parts)

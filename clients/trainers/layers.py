@@ -14,7 +14,7 @@ a cache line. So every model's part of every tensor starts at the beginning of o
 that is what ``room`` is for.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,6 +38,16 @@ def room(m: int, *shape: int) -> Tensor:
     size = torch.Size(shape).numel()
     stride = -(-size // LINE) * LINE
     return torch.empty(m, stride)[:, :size].view(m, *shape)
+
+
+def beside(parts: Sequence[Tensor]) -> Tensor:
+    """Return a copy of ``parts`` as one tensor, (m, ...), each at a cache line."""
+    if parts[0].numel() % LINE == 0 or len(parts) == 1:
+        return torch.stack(list(parts))
+    whole = room(len(parts), *parts[0].shape)
+    for own, part in zip(whole, parts, strict=True):
+        own.copy_(part)
+    return whole
 
 
 def settled(x: Tensor) -> bool:

@@ -9,7 +9,7 @@ or in a cohort.
 
 from collections.abc import Sequence
 
-from clients.trainers import autograd, fused
+from clients.trainers import autograd, feed, fused
 from clients.trainers.method import Method, device_of
 from clients.trainers.plan import Plan, plan_for
 from clients.trainers.rules import Rule
@@ -25,29 +25,27 @@ def descend(task: Task, work: Work, peer: PeerId, method: Method, rule: Rule) ->
         ProtocolError: the work does not fit the task's model.
     """
     plan = _plan(task, method)
-    if plan and (entry := fused.entry(task, work, peer, plan)):
+    if plan and (entry := feed.entry(task, work, peer, plan)):
         return fused.train([entry], plan, rule, method.clip_norm)[0]
     return autograd.train(task, work, peer, method, rule)
 
 
-def cohort_of(task: Task, work: Work, method: Method, rule: Rule) -> Plan | None:
-    """Return the plan if jobs with the same one and version may train together.
+def cohort_of(task: Task, work: Work, method: Method) -> Plan | None:
+    """Return the plan if plain SGD on jobs with the same one may go together.
 
-    Only plain SGD does: its steps are matrix products, each model by itself.
+    Its steps are matrix products, each model by itself. What comes with the work
+    is for one model only.
     """
-    plan = _plan(task, method)
-    if plan is None or not plan.many or rule.direct is None or method.clip_norm:
-        return None
-    told = work.hints.get("mu") or "lr" in work.hints
-    plain = not told and work.aux.keys().isdisjoint(work.params)
-    return plan if plain else None
+    asked = work.aux or "mu" in work.hints or "lr" in work.hints
+    plan = None if asked or method.clip_norm else _plan(task, method)
+    return plan if plan and plan.many else None
 
 
 def descend_together(
     jobs: Sequence[tuple[Task, Work, PeerId]], plan: Plan, method: Method, rule: Rule
 ) -> list[Update]:
     """Train jobs with one ``cohort_of`` and version at once; bits as one by one."""
-    entries = [fused.entry(*job, plan) for job in jobs]
+    entries = [feed.entry(*job, plan) for job in jobs]
     updates: dict[int, Update] = {}
     for rows in {e.rows for e in entries if e}:
         same = {i: e for i, e in enumerate(entries) if e and e.rows == rows}

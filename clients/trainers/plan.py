@@ -74,6 +74,9 @@ class AvgPool:
 Layer = Flat | Dense | Relu | Tanh | Conv | MaxPool | AvgPool
 
 
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A model as a list of layers.
@@ -82,11 +85,13 @@ class Plan:
         layers: from input to output.
         last: the last of them, again.
         shapes: shape of every tensor of the model by name.
+        many: whether several models can be trained at once with the same bits.
     """
 
     layers: tuple[Layer, ...]
     last: Dense
-    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    shapes: Shapes
+    many: bool
 
     @property
     def dims(self) -> int | None:
@@ -98,16 +103,6 @@ class Plan:
     def first(self) -> int:
         """Index of the first layer with weights; no gradient goes past it."""
         return next(i for i, k in enumerate(self.layers) if isinstance(k, Dense | Conv))
-
-    @property
-    def many(self) -> bool:
-        """Whether several models can be trained at once with the same bits.
-
-        Matrices of one row or column are left out: torch takes them for vectors,
-        but not when there are several.
-        """
-        known = all(isinstance(k, Flat | Dense | Relu | Tanh) for k in self.layers)
-        return known and all(min(shape) > 1 for _, shape in self.shapes)
 
     @property
     def numbers(self) -> int:
@@ -161,7 +156,17 @@ def plan_of(model: nn.Module) -> Plan | None:
     if not (isinstance(last, Dense) and _in_order(layers) and _plain(model, tensors)):
         return None
     shapes = tuple((name, tuple(t.shape)) for name, t in tensors.items())
-    return Plan(tuple(_pool_first(layers)), last, shapes)
+    return Plan(tuple(_pool_first(layers)), last, shapes, _many(layers, shapes))
+
+
+def _many(layers: Sequence[Layer], shapes: Shapes) -> bool:
+    """Whether every layer handles many models, each to the bits that it gets alone.
+
+    Matrices of one row or column are left out: torch takes a single one for a vector,
+    but not several.
+    """
+    known = all(isinstance(k, Flat | Dense | Relu | Tanh) for k in layers)
+    return known and all(min(shape) > 1 for _, shape in shapes)
 
 
 def _in_order(layers: Sequence[Layer]) -> bool:

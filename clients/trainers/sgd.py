@@ -62,7 +62,7 @@ class SGD:
 
     def cohort(self, task: Task, work: Work) -> Plan | None:
         """Return the plan if jobs with the same one and version may train together."""
-        return cohort_of(task, work, self.method(), self.rule(work))
+        return None if self.momentum else cohort_of(task, work, self.method())
 
     def together(
         self, jobs: Sequence[tuple[Task, Work, PeerId]], plan: Plan

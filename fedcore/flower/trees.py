@@ -41,7 +41,7 @@ KINDS = {  # how NumPy writes it -> torch's dtype
 MAX_HEADER = 512  # bytes; NumPy's own are 128 for up to eight axes
 HEADER = re.compile(  # exactly as NumPy writes it, whatever length it claims
     rb"\x93NUMPY\x01\x00..\{'descr': '([<|]\w\d)', 'fortran_order': (True|False), "
-    rb"'shape': \(((?:\d{1,15},? ?){0,8})\), \} *\n",
+    rb"'shape': \((|\d{1,15},|\d{1,15}(?:, \d{1,15}){1,7})\), \} *\n",
     re.DOTALL,
 )
 
@@ -166,6 +166,8 @@ def tensor_of(name: str, array: Array) -> Tensor:
     data, dtype = memoryview(array.data)[head.end() :], np.dtype(code)
     if math.prod(shape) * dtype.itemsize != len(data):
         raise ProtocolError(f"{name!r}: {len(data)} bytes do not fill shape {shape}")
+    if code == "|b1" and data.tobytes().translate(None, b"\0\1"):
+        raise ProtocolError(f"{name!r} holds a truth value that is neither 0 nor 1")
     flat = np.frombuffer(data, dtype)
     numbers = flat.reshape(shape[::-1]).T if order == "True" else flat.reshape(shape)
     own = torch.empty(shape, dtype=KINDS[code])

@@ -1,13 +1,15 @@
 """``fedcore sim``: the researcher's commands. This file only says how they are called.
 
-What they do is in ``cli_run`` (train), ``cli_look`` (what was trained), ``cli_init``
-(what can be trained) and ``sweep``; each is imported when it is needed.
+What they do is in ``train``, ``look`` (what was trained), ``start`` (what can be
+trained) and ``sweep``; each is imported when it is needed.
 """
 
 import argparse
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
+
+from fedcore.cli import EVERYWHERE
 
 Act = Callable[[argparse.Namespace], int]
 RUNS = "runs"
@@ -24,7 +26,10 @@ class Sim:
         chosen = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
         for name, (act, text, describe) in _ACTIONS.items():
             child = chosen.add_parser(
-                name, help=text, description=f"{text[:1].upper()}{text[1:]}."
+                name,
+                help=text,
+                description=f"{text[:1].upper()}{text[1:]}.",
+                epilog=EVERYWHERE,
             )
             describe(child)
             child.set_defaults(_act=act, _leaf=child)
@@ -70,7 +75,10 @@ def _report_flag(parser: argparse.ArgumentParser) -> None:
 
 def _one(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "run", metavar="RUN", help="a run's name, a part of it, or its folder"
+        "run",
+        nargs="?",
+        metavar="RUN",
+        help="a run's name, a part of it, or its folder; default: the newest",
     )
     _out(parser)
 
@@ -95,7 +103,8 @@ def _init(parser: argparse.ArgumentParser) -> None:
 def _run(parser: argparse.ArgumentParser) -> None:
     _config(parser)
     parser.add_argument(
-        "--name", help="last part of the folder's name (default: the strategy's)"
+        "--name",
+        help="last part of the folder's name (default: strategy and task)",
     )
     _out(parser)
     _json(parser)

@@ -22,14 +22,15 @@ Written by `python -m sims.cli.docs > docs/cli.md`; a test fails when it is old.
     fedcore sim run my.toml --name first
     fedcore sim resume                               after Ctrl-C or kill -9; same bits
     fedcore sim list
-    fedcore sim compare first second --figure both.png
+    fedcore sim compare first fedadam --figure both.png
     fedcore sim verify first                         train again, compare every round
     fedcore sim sweep --grid strategy=fedavg,scaffold --grid trainer.lr=0.05,0.1
     fedcore sim catalog strategy --keys              what there is to choose from
 
 Exit codes: 0 done; 1 failed, with cause and fix in one message; 2 the command line was
-wrong; 130 stopped by Ctrl-C. Results go to stdout, what is said meanwhile to stderr;
-with `--json` both are objects on stdout, one a line.
+wrong; 130 stopped by Ctrl-C. `accuracy` and `loss` are on held-out examples everywhere,
+`training loss` is the mean over the clients' own batches. Results go to stdout, what is
+said meanwhile to stderr; with `--json` both are objects on stdout, one a line.
 
 ## What a run leaves
 

@@ -12,13 +12,13 @@ from fedcore.disk import RealDisk
 from fedcore.errors import ConfigError
 from fedcore.metrics import Row
 from sims.cli.tables import pairs, say, say_json, table
-from sims.report.chart import number
+from sims.report.chart import Lines, number
 from sims.report.page import page
 from sims.report.page import table as page_table
 from sims.report.story import comparison
 from sims.report.svg import alone
 from sims.report.write import write_figures, write_page
-from sims.runs.finding import all_runs, find, summary
+from sims.runs.finding import all_runs, differing, find, summary
 from sims.runs.folder import RunFolder
 
 SHOWN_ROUNDS = 10
@@ -111,12 +111,18 @@ def _rounds(rows: Sequence[Row]) -> str:
 
 def compare(args: argparse.Namespace) -> int:
     """Put runs side by side, best accuracy first."""
-    folders = [find(Path(args.out), name) for name in args.runs]
-    values = ranked([summary(folder) for folder in folders])
+    found = [find(Path(args.out), name) for name in args.runs]
+    folders = sorted(found, key=lambda folder: rank(summary(folder)))
+    values, settings = [summary(f) for f in folders], differing(folders)
     if args.json:
-        say_json(values)
+        say_json(
+            {**value, "settings": {key: texts[i] for key, texts in settings.items()}}
+            for i, value in enumerate(values)
+        )
     else:
         say(overview(values))
+        if settings:
+            say(f"\n{table(*_differences(folders, settings))}")
     if args.figure:
         draw(Path(args.figure), folders)
         if not args.json:
@@ -124,17 +130,21 @@ def compare(args: argparse.Namespace) -> int:
     return 0
 
 
-def ranked(values: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return ``values`` with the best accuracy first, then the lowest loss."""
+def rank(value: Mapping[str, Any]) -> tuple[float, float]:
+    """Return what sorts summaries: the best accuracy first, then the lowest loss."""
+    accuracy, loss = value["accuracy"], value["loss"]
+    return (
+        -(accuracy if accuracy is not None else -1.0),
+        loss if loss is not None else float("inf"),
+    )
 
-    def rank(value: Mapping[str, Any]) -> tuple[float, float]:
-        accuracy, loss = value["accuracy"], value["loss"]
-        return (
-            -(accuracy if accuracy is not None else -1.0),
-            loss if loss is not None else float("inf"),
-        )
 
-    return sorted(values, key=rank)
+def _differences(
+    folders: Sequence[RunFolder], settings: Mapping[str, Sequence[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of a table of the settings that differ."""
+    head = ["setting", *(folder.name for folder in folders)]
+    return head, [[key, *texts] for key, texts in settings.items()]
 
 
 def draw(file: Path, folders: Sequence[RunFolder]) -> None:
@@ -146,10 +156,7 @@ def draw(file: Path, folders: Sequence[RunFolder]) -> None:
     charts = comparison({folder.name: folder.rows() for folder in folders})
     match file.suffix:
         case ".html":
-            lines = [_line(v) for v in ranked([summary(f) for f in folders])]
-            runs = page_table("Runs, best first", HEAD, lines)
-            text = page("Comparison", f"{len(folders)} runs", {}, charts, [runs])
-            content = text.encode()
+            content = _page(folders, charts).encode()
         case ".svg":
             content = alone(charts[0]).encode()
         case ".png":
@@ -159,6 +166,17 @@ def draw(file: Path, folders: Sequence[RunFolder]) -> None:
         case other:
             raise ConfigError(f"cannot draw a {other!r} file: use .svg, .png or .html")
     RealDisk(file.parent).replace(file.name, content)
+
+
+def _page(folders: Sequence[RunFolder], charts: Sequence[Lines]) -> str:
+    """Return the page that compares ``folders``."""
+    best = sorted(folders, key=lambda folder: rank(summary(folder)))
+    lines = [_line(summary(folder)) for folder in best]
+    parts = [page_table("Runs, best first", HEAD, lines)]
+    if settings := differing(best):
+        head, rows = _differences(best, settings)
+        parts.append(page_table("Settings that differ", head, rows))
+    return page("Comparison", f"{len(best)} runs", {}, charts, parts)
 
 
 def report(args: argparse.Namespace) -> int:

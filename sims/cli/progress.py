@@ -2,7 +2,8 @@
 
 A ``Progress`` hears of the start, of every row and of the end. The live one
 (``sims.cli.live``) redraws one line with a bar; the plain one writes a line a round;
-the JSON one writes an object a line to stdout for programs; the silent one says nothing.
+the JSON one writes an object a line to stdout for programs; the silent one says
+nothing.
 """
 
 import json
@@ -64,8 +65,7 @@ class Plain:
 
     def start(self, name: str, done: int, rounds: int) -> None:
         self._rounds = rounds
-        going = f"goes on after round {done} of" if done else "starts:"
-        self.write(f"{name} {going} {rounds} rounds\n")
+        self.write(f"{opening(name, done, rounds)}\n")
 
     def row(self, row: Row) -> None:
         self.write(f"round {row.round}/{self._rounds}: {figures(row)}\n")
@@ -113,16 +113,32 @@ def progress_for(*, json_lines: bool, quiet: bool) -> Progress:
     return Plain(sys.stderr.write)
 
 
+def opening(name: str, done: int, rounds: int) -> str:
+    """Return the first line of a run: new, or gone on with."""
+    if done:
+        return f"{name} goes on after round {done} of {rounds}"
+    return f"{name} starts: {rounds} round{'' if rounds == 1 else 's'}"
+
+
 def figures(row: Row) -> str:
     """Return the figures of a round that a person wants to see."""
-    parts = [f"{n} {v:.4g}" for n, v in _shown(row).items() if v is not None]
+    return " · ".join([*held_out(row), *training(row), *answers(row)])
+
+
+def held_out(row: Row) -> list[str]:
+    """Return accuracy and loss on held-out examples, if the round was evaluated."""
+    return [f"{n} {row.eval[n]:.4f}" for n in ("accuracy", "loss") if n in row.eval]
+
+
+def training(row: Row) -> list[str]:
+    """Return the clients' own loss, if they told it."""
+    return [] if row.train_loss is None else [f"training loss {row.train_loss:.4f}"]
+
+
+def answers(row: Row) -> list[str]:
+    """Return who answered, the bytes both ways, and what went wrong or came late."""
     down, up = number(row.down_bytes, "bytes"), number(row.up_bytes, "bytes")
-    parts.append(f"{row.clients} clients ↓{down} ↑{up}")
     troubles = {"refused": sum(row.refused.values()), "lost": row.lost}
-    parts += [f"{count} {name}" for name, count in troubles.items() if count]
-    return " · ".join(parts)
-
-
-def _shown(row: Row) -> dict[str, float | None]:
-    accuracy = row.eval.get("accuracy")
-    return {"loss": row.loss, "accuracy": accuracy}
+    late = [f"staleness {row.staleness:.1f}"] if row.staleness else []
+    bad = [f"{count} {name}" for name, count in troubles.items() if count]
+    return [f"{row.clients} clients ↓{down} ↑{up}", *late, *bad]

@@ -101,7 +101,8 @@ def catalog(args: argparse.Namespace) -> int:
             say(f"[{section}]")
         say(f"  {item['name']:<18} {item['what']}")
         for key in item["keys"] if args.keys else ():
-            say(f"      {key['key']} = {key['default'] or '?'}  # {key['help']}")
+            default = key["default"] or "(required)"
+            say(f"      {key['key']} = {default}  # {key['help']}")
     return 0
 
 

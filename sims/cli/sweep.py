@@ -13,12 +13,14 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
 
 from fedcore.cli import STOPPED
 from fedcore.config import Setting, Settings, dump, from_file, from_flags
 from fedcore.disk import RealDisk
 from fedcore.errors import ConfigError, FedError, StorageError
-from sims.cli.look import draw, ranked
+from sims.cli.look import draw, rank
 from sims.cli.progress import Progress, progress_for
 from sims.cli.tables import say, say_json, table
 from sims.report.chart import number
@@ -31,6 +33,7 @@ from sims.runs.run import Data, prepare
 from sims.runs.sitting import Ended, begin, go_on
 
 TABLE = "sweep."
+SEED = "run.seed"
 PLAN = "sweep.json"
 CELLS = "cells"
 MOST_CELLS = 1000
@@ -65,7 +68,9 @@ def sweep(args: argparse.Namespace) -> int:
     progress = progress_for(json_lines=args.json, quiet=args.quiet)
     data: Data | None = None
     failed = False
-    for cell in cells:
+    for index, cell in enumerate(cells, start=1):
+        values = ", ".join(f"{key}={value}" for key, value in cell.values.items())
+        progress.note(f"{index} of {len(cells)}: {values}")
         try:
             ended = _do(folder / CELLS / cell.name, cell, progress, data)
         except StorageError:
@@ -177,7 +182,7 @@ def _tell(folder: Path, cells: Sequence[Cell], *, json_lines: bool) -> None:
         write_page(run)
     draw(folder / "compare.html", there)
     draw(folder / "compare.png", there)
-    values = ranked([summary(run) for run in there])
+    values = sorted([summary(run) for run in there], key=rank)
     settings = {cell.name: cell.values for cell in cells}
     if json_lines:
         say_json(
@@ -202,4 +207,31 @@ def _tell(folder: Path, cells: Sequence[Cell], *, json_lines: bool) -> None:
     ]
     head = ["cell", *keys, "accuracy", "loss", "up", "time", "status"]
     say(table(head, rows))
+    if means := over_seeds(values, settings):
+        others = [key for key in keys if key != SEED]
+        say(f"\n{table([*others, 'seeds', 'accuracy', '+/-'], means)}")
     say(str(folder / "compare.html"))
+
+
+def over_seeds(
+    values: Sequence[Mapping[str, Any]], settings: Mapping[str, Mapping[str, str]]
+) -> list[list[str]]:
+    """Return mean and sample standard deviation of accuracy over seeds, best first.
+
+    Args:
+        values: summaries of the cells.
+        settings: cell -> grid key -> value.
+
+    Returns:
+        One row for each combination of the other keys: their values, the number of
+        seeds, mean, deviation. Empty unless a combination has two seeds.
+    """
+    groups: dict[tuple[str, ...], list[float]] = {}
+    for value in values:
+        chosen = settings[value["run"]]
+        if SEED in chosen and value["accuracy"] is not None:
+            others = tuple(text for key, text in chosen.items() if key != SEED)
+            groups.setdefault(others, []).append(value["accuracy"])
+    many = {k: figures for k, figures in groups.items() if len(figures) > 1}
+    best = sorted(many.items(), key=lambda pair: -mean(pair[1]))
+    return [[*k, str(len(a)), f"{mean(a):.4f}", f"{stdev(a):.4f}"] for k, a in best]

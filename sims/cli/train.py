@@ -3,6 +3,7 @@
 import argparse
 import re
 import shlex
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcore.cli import STOPPED
+from fedcore.config import dump
 from fedcore.errors import ConfigError
 from fedcore.metrics import Row
 from fedcore.params import size_bytes
@@ -36,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Train a new run; return 130 if it was stopped."""
     setup = prepare(read(Path(args.config) if args.config else None, args.set))
     if args.dry_run:
-        say(pairs(described(setup)))
+        _tell_plan(setup, json_lines=args.json)
         return 0
     name = args.name or usual_name(setup.config)
     folder = new_folder(Path(args.out), name, datetime.now())
@@ -88,24 +90,58 @@ def _progress(args: argparse.Namespace) -> Progress:
     return progress_for(json_lines=args.json, quiet=args.quiet)
 
 
-def described(setup: Setup) -> Mapping[str, str]:
-    """Return what a run would do, for ``--dry-run``: label -> text."""
-    config, run = setup.config, setup.config.run
-    sizes = sorted(task.examples for task in setup.tasks.values())
-    cohort = getattr(config.pacer, "cohort", getattr(config.pacer, "size", 1))
-    model_bytes = size_bytes(setup.start)
-    numbers = sum(t.numel() for t in setup.start.values())
+def _tell_plan(setup: Setup, *, json_lines: bool) -> None:
+    """Say what a run would do, for ``--dry-run``."""
+    if json_lines:
+        config = tomllib.loads(dump(setup.config))
+        say_json([{"event": "plan", **sizes(setup), "config": config}])
+    else:
+        say(pairs(described(setup)))
+
+
+def sizes(setup: Setup) -> dict[str, int]:
+    """Return the amounts of a run that is not started yet."""
+    held = sorted(task.examples for task in setup.tasks.values())
+    pacer = setup.config.pacer
     return {
-        "task": f"{config.task.name}: {len(setup.dataset.train[0])} training and "
-        f"{len(setup.dataset.test[0])} held-out examples",
-        "clients": f"{len(setup.tasks)}, {sizes[0]} to {sizes[-1]} examples each "
-        f"(median {sizes[len(sizes) // 2]})",
-        "model": f"{numbers} parameters, {model_bytes} bytes",
-        "strategy": repr(config.strategy),
-        "trainer": repr(config.trainer),
-        "pacer": repr(config.pacer),
-        "rounds": f"{run.rounds}, about {cohort} answers each",
-        "traffic": f"about {2 * cohort * model_bytes * run.rounds} bytes in all",
+        "training_examples": len(setup.dataset.train[0]),
+        "held_out_examples": len(setup.dataset.test[0]),
+        "clients": len(held),
+        "fewest_examples": held[0],
+        "median_examples": held[len(held) // 2],
+        "most_examples": held[-1],
+        "parameters": sum(t.numel() for t in setup.start.values()),
+        "model_bytes": size_bytes(setup.start),
+        "rounds": setup.config.run.rounds,
+        "answers_per_round": getattr(pacer, "cohort", getattr(pacer, "size", 1)),
+    }
+
+
+PARTS = (
+    "partition",
+    "strategy",
+    "trainer",
+    "privacy",
+    "pacer",
+    "devices",
+    "network",
+    "availability",
+)
+
+
+def described(setup: Setup) -> Mapping[str, str]:
+    """Return what a run would do, for people: label -> text."""
+    config, n = setup.config, sizes(setup)
+    return {
+        "task": f"{config.task.name}: {n['training_examples']} training and "
+        f"{n['held_out_examples']} held-out examples",
+        "clients": f"{n['clients']}, {n['fewest_examples']} to {n['most_examples']} "
+        f"examples each (median {n['median_examples']})",
+        "model": f"{n['parameters']} parameters, {number(n['model_bytes'], 'bytes')}",
+        **{part: repr(getattr(config, part)) for part in PARTS},
+        "rounds": f"{n['rounds']}, about {n['answers_per_round']} answers each, "
+        f"{number(n['rounds'] * n['answers_per_round'] * n['model_bytes'], 'bytes')} "
+        "of models each way in all",
     }
 
 
@@ -158,12 +194,12 @@ def first_difference(
     check_same_data(setup, folder.manifest())
     old = {row.round: row for row in recorded}
     last, seen = recorded[-1].round, _Seen(old, progress)
-    progress.start(f"verify {folder.name}", 0, last)
     watcher = Watcher(
         seen.row,
         progress.note,
         stop=lambda: bool(seen.different) or seen.done >= last,
         evaluated=False,
+        begin=lambda done: progress.start(f"verify {folder.name}", done, last),
     )
     try:
         simulate(setup, watcher)

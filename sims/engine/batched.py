@@ -9,14 +9,15 @@ of speed.
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, Self, TypeVar, runtime_checkable
 
 from clients.trainers.plan import Plan
 from fedcore.strategy import PeerId, Update, Work
 from fedcore.task import Task, Trainer, steps_of
 from sims.engine.loop import Blame, Loop
-from sims.engine.protocol import Job
+from sims.engine.protocol import Job, Unit
 
+T = TypeVar("T")
 COHORT = 25  # models at most; more gain little, and other workers want some
 COHORT_NUMBERS = 1 << 19  # parameters of a cohort: 2 MiB; more leave the cache
 
@@ -43,8 +44,8 @@ class Batched:
     def run(self, jobs: Sequence[Job]) -> list[Update]:
         updates: dict[int, Update] = {}
         for unit, plan in self._groups(jobs):
-            done = self._unit([jobs[i] for i in unit], plan)
-            updates |= zip(unit, done, strict=True)
+            done = self._unit([jobs[i] for i in unit.jobs], plan)
+            updates |= zip(unit.jobs, done, strict=True)
         return [updates[i] for i in range(len(jobs))]
 
     def _unit(self, jobs: Sequence[Job], plan: Plan | None) -> list[Update]:
@@ -54,29 +55,28 @@ class Batched:
             told = [(self.tasks[j.peer], j.work, j.peer) for j in jobs]
             return self._together.together(told, plan)
 
-    def units(self, jobs: Sequence[Job]) -> list[list[int]]:
-        """Return which jobs, by index, run together; decided by the jobs alone."""
+    def units(self, jobs: Sequence[Job]) -> list[Unit]:
+        """Return which jobs run together; decided by the jobs alone."""
         return [unit for unit, _ in self._groups(jobs)]
 
-    def _groups(self, jobs: Sequence[Job]) -> list[tuple[list[int], Plan | None]]:
+    def _groups(self, jobs: Sequence[Job]) -> list[tuple[Unit, Plan | None]]:
         """Return units with their plans; in each, the longest work comes first."""
-        groups: dict[tuple[Plan | None, int], list[tuple[int, int]]] = {}
-        for i, job in enumerate(jobs):
-            steps, plan = self._look(job)
-            groups.setdefault((plan, job.work.version), []).append((-steps, i))
-        units: list[tuple[list[int], Plan | None]] = []
-        for (plan, _), members in groups.items():
-            order = [i for _, i in sorted(members)]
-            units += [(unit, plan) for unit in _even(order, cohort_size(plan))]
-        return units
-
-    def _look(self, job: Job) -> tuple[int, Plan | None]:
-        """Return the steps of ``job``, and the plan if it may join a cohort."""
         if self._together is None:
-            return 0, None
-        with Blame(job.peer):
-            task = self.tasks[job.peer]
-            return steps_of(task, job.work), self._together.cohort(task, job.work)
+            return [(unit, None) for unit in self._alone.units(jobs)]
+        plans: dict[int, Plan | None] = {}
+        groups: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        for i, job in enumerate(jobs):
+            with Blame(job.peer):
+                task = self.tasks[job.peer]
+                plan = self._together.cohort(task, job.work)
+                steps = steps_of(task, job.work)
+            plans[id(plan)] = plan
+            groups.setdefault((id(plan), job.work.version), []).append((-steps, i))
+        return [
+            (Unit([i for _, i in part], -sum(cost for cost, _ in part)), plans[key])
+            for (key, _), members in groups.items()
+            for part in _even(sorted(members), cohort_size(plans[key]))
+        ]
 
     def close(self) -> None:
         return None
@@ -100,8 +100,8 @@ def cohort_size(plan: Plan | None) -> int:
     return max(1, min(COHORT, COHORT_NUMBERS // plan.numbers))
 
 
-def _even(order: list[int], most: int) -> list[list[int]]:
-    """Return ``order`` cut into as few parts of at most ``most`` as even as can be."""
-    count = -(-len(order) // most)
-    ends = [len(order) * k // count for k in range(count + 1)]
-    return [order[a:b] for a, b in pairwise(ends)]
+def _even(members: list[T], most: int) -> list[list[T]]:
+    """Return ``members`` cut into the fewest parts of at most ``most``, evenly."""
+    count = -(-len(members) // most)
+    ends = [len(members) * k // count for k in range(count + 1)]
+    return [members[a:b] for a, b in pairwise(ends)]

@@ -69,8 +69,9 @@ def _check_fork(trainer: Trainer) -> None:
 
 
 def _gpu(trainer: Trainer) -> bool:
-    """Whether ``trainer`` says it may use a GPU."""
-    return getattr(trainer, "device", "cpu") != "cpu"
+    """Whether ``trainer``, or the one it wraps, says it may use a GPU."""
+    inner = getattr(trainer, "trainer", None)
+    return getattr(trainer, "device", "cpu") != "cpu" or bool(inner and _gpu(inner))
 
 
 def _cores() -> int:

@@ -8,16 +8,16 @@ workers nor their speed changes a bit.
 """
 
 import select
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import Self
 
 from fedcore.errors import PeerLostError
-from fedcore.params import Params
-from fedcore.strategy import PeerId, Update
-from fedcore.task import Task, steps_of
+from fedcore.params import Params, size_bytes
+from fedcore.strategy import Update
 from sims.engine.batched import Batched
 from sims.engine.loop import Loop
 from sims.engine.mail import (
@@ -30,11 +30,12 @@ from sims.engine.mail import (
     send,
     update_of,
 )
-from sims.engine.protocol import Job
+from sims.engine.protocol import Job, Unit
 from sims.engine.slab import Slab
-from sims.engine.worker import INBOX, OUTBOX, SHARED, Worker
+from sims.engine.worker import INBOX, OUTBOXES, SHARED, Worker
 
 TRIES = 2  # a unit of jobs may lose its process once
+MESSAGE_BYTES = 1 << 25  # about the most that goes in, and comes out, at once
 SHARE = 2  # a message takes 1 / (SHARE x workers) of what is left
 
 
@@ -43,20 +44,31 @@ class _Batch:
     """One call of ``run``: what is to do, what is done.
 
     Attributes:
-        units: indices of the jobs that go together.
+        units: jobs that go together.
         queue: units not yet dealt out, in the order of dealing.
         lost: how often a unit's process died.
         failed: the first unit that raised, and its error.
     """
 
     jobs: Sequence[Job]
-    units: Sequence[Sequence[int]]
+    units: Sequence[Unit]
     queue: list[int]
     shared: Sheaf
     references: dict[int, Sequence[int] | None] = field(default_factory=dict)
     lost: dict[int, int] = field(default_factory=dict)
     updates: dict[int, Update] = field(default_factory=dict)
     failed: tuple[int, Exception] | None = None
+
+    def draw(self, most: int) -> list[int]:
+        """Take units from the queue: one, or up to ``most`` if they are not large."""
+        units, size = [self.queue.pop(0)], 0
+        if units[0] in self.lost:
+            return units  # alone, so that the next death has one culprit
+        while self.queue and len(units) < most and size < MESSAGE_BYTES:
+            units.append(self.queue.pop(0))
+            works = [self.jobs[i].work for i in self.units[units[-1]].jobs]
+            size += sum(size_bytes(w.params) + size_bytes(w.aux) for w in works)
+        return units
 
     def put(self, tree: Params, inbox: Sheaf) -> Sequence[int] | None:
         """Return the reference of ``tree``, written to ``inbox`` if not shared."""
@@ -109,8 +121,7 @@ class Forked:
 
     def _batch(self, jobs: Sequence[Job]) -> _Batch:
         units = self._inner.units(jobs)
-        costs = [_cost(self._inner.tasks, [jobs[i] for i in unit]) for unit in units]
-        queue = sorted(range(len(units)), key=lambda u: (-costs[u], u))
+        queue = sorted(range(len(units)), key=lambda u: (-units[u].steps, u))
         batch = _Batch(jobs, units, queue, Sheaf(self._shared, SHARED))
         for tree in _shared_trees(jobs):
             batch.references[id(tree)] = batch.shared.put(tree)
@@ -119,19 +130,14 @@ class Forked:
     def _deal(self, batch: _Batch) -> None:
         for index in range(len(self._workers)):
             if index not in self._busy and batch.queue:
-                size = len(batch.queue) // (SHARE * len(self._workers))
-                self._start(batch, index, max(1, size))
+                self._start(batch, index)
 
-    def _start(self, batch: _Batch, index: int, size: int) -> None:
-        if batch.queue[0] in batch.lost:
-            size = 1  # alone, so that the next death has one culprit
-        units, batch.queue = batch.queue[:size], batch.queue[size:]
+    def _start(self, batch: _Batch, index: int) -> None:
+        units = batch.draw(len(batch.queue) // (SHARE * len(self._workers)))
         self._busy[index] = units
         worker = self._workers[index]
-        try:
+        with suppress(ConnectionError):  # a dead one is found out by ``_collect``
             send(worker.wire, _order(batch, units, worker))
-        except ConnectionError:
-            self._bury(batch, index)
 
     def _collect(self, batch: _Batch) -> None:
         poll = select.poll()
@@ -147,16 +153,17 @@ class Forked:
                 self._take(batch, index, answer)
 
     def _take(self, batch: _Batch, index: int, answer: Message) -> None:
-        units, slabs = self._busy.pop(index), self._workers[index].slabs
-        slabs[OUTBOX].map(answer["size"])
-        reader = Reader(slabs, [[], [], answer["forms"]])
-        for unit, updates in zip(units, answer["done"], strict=False):
-            for i, words in zip(batch.units[unit], updates, strict=True):
-                batch.updates[i] = update_of(words, reader)
+        units, worker = self._busy.pop(index), self._workers[index]
         if answer["error"]:
             done = len(answer["done"])
             batch.queue[:0] = units[done + 1 :]  # not reached
             batch.fail(units[done], error_of(answer["error"]))
+        self._deal(batch)  # before we read, so that nobody waits for that
+        worker.slabs[answer["outbox"]].map(answer["size"])
+        reader = Reader(worker.slabs, {answer["outbox"]: answer["forms"]})
+        for unit, updates in zip(units, answer["done"], strict=False):
+            for i, words in zip(batch.units[unit].jobs, updates, strict=True):
+                batch.updates[i] = update_of(words, reader)
 
     def _bury(self, batch: _Batch, index: int) -> None:
         """Replace a dead worker; its units are tried once more, one by one."""
@@ -168,7 +175,7 @@ class Forked:
         batch.queue[:0] = again
         for unit in units:
             if unit not in again:
-                peers = ", ".join(batch.jobs[i].peer for i in batch.units[unit])
+                peers = ", ".join(batch.jobs[i].peer for i in batch.units[unit].jobs)
                 told = f"the process that trained {peers} died twice"
                 batch.fail(unit, PeerLostError(told))
 
@@ -198,11 +205,6 @@ class Forked:
         self.close()
 
 
-def _cost(tasks: Mapping[PeerId, Task], jobs: Sequence[Job]) -> int:
-    """Return the batches to process in all of ``jobs``."""
-    return sum(j.work.steps or steps_of(tasks[j.peer], j.work) for j in jobs)
-
-
 def _shared_trees(jobs: Sequence[Job]) -> list[Params]:
     """Return the trees, told apart by identity, that more than one job uses."""
     seen: dict[int, Params] = {}
@@ -217,6 +219,11 @@ def _order(batch: _Batch, units: Sequence[int], worker: Worker) -> Message:
     """Return the message that starts ``worker`` on ``units``."""
     inbox = Sheaf(worker.slabs[INBOX], INBOX)
     put = partial(batch.put, inbox=inbox)
-    told = [[job_words(batch.jobs[i], put) for i in batch.units[u]] for u in units]
-    sizes = [slab.size for slab in worker.slabs]
-    return {"units": told, "forms": [batch.shared.forms, inbox.forms], "sizes": sizes}
+    told = [[job_words(batch.jobs[i], put) for i in batch.units[u].jobs] for u in units]
+    worker.outbox = sum(OUTBOXES) - worker.outbox  # the other one
+    return {
+        "units": told,
+        "forms": [batch.shared.forms, inbox.forms],
+        "sizes": [slab.size for slab in worker.slabs],
+        "outbox": worker.outbox,
+    }

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from clients.trainers.method import reproducible
 from fedcore.strategy import PeerId, Update
-from fedcore.task import Task, Trainer
-from sims.engine.protocol import Job
+from fedcore.task import Task, Trainer, steps_of
+from sims.engine.protocol import Job, Unit
 
 
 class Blame(AbstractContextManager[None]):
@@ -38,12 +39,18 @@ class Loop:
         return [self._one(job) for job in jobs]
 
     def _one(self, job: Job) -> Update:
-        with Blame(job.peer):
+        with Blame(job.peer), reproducible():
             return self.trainer(self.tasks[job.peer], job.work, job.peer)
 
-    def units(self, jobs: Sequence[Job]) -> list[list[int]]:
-        """Return the indices of jobs that must be run together: each on its own."""
-        return [[i] for i in range(len(jobs))]
+    def units(self, jobs: Sequence[Job]) -> list[Unit]:
+        """Return what must be run together: each job on its own."""
+        return [Unit([i], self._steps(job)) for i, job in enumerate(jobs)]
+
+    def _steps(self, job: Job) -> int:
+        if job.work.steps:
+            return job.work.steps
+        with Blame(job.peer):
+            return steps_of(self.tasks[job.peer], job.work)
 
     def close(self) -> None:
         return None

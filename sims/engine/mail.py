@@ -22,8 +22,8 @@ Message = dict[str, Any]
 
 
 def send(wire: socket.socket, message: Message) -> None:
-    """Send ``message``; numbers of NumPy and torch become Python's."""
-    body = json.dumps(message, default=lambda number: number.item()).encode()
+    """Send ``message``."""
+    body = json.dumps(message).encode()
     wire.sendall(LENGTH.pack(len(body)) + body)
 
 
@@ -70,7 +70,7 @@ class Sheaf:
         if not tree:
             return None
         form, start = form_of(tree), self._end
-        self._end = self._slab.write(tree, start)
+        self._end = self._slab.write(tree, form, start)
         if form not in self._known:
             self._known[form] = len(self.forms)
             self.forms.append(form)
@@ -85,9 +85,11 @@ class Reader:
         forms: the lists of forms of the message, by mark.
     """
 
-    def __init__(self, slabs: Sequence[Slab], forms: Sequence[Sequence[Form]]) -> None:
+    def __init__(
+        self, slabs: Sequence[Slab], forms: Mapping[int, Sequence[Any]]
+    ) -> None:
         self._slabs = slabs
-        self._forms = forms
+        self._forms = {m: [_form(words) for words in some] for m, some in forms.items()}
         self._trees: dict[tuple[int, int], Params] = {}
 
     def get(self, reference: Sequence[int] | None) -> Params:
@@ -99,6 +101,11 @@ class Reader:
             tree = self._slabs[mark].read(self._forms[mark][form], start)
             self._trees[mark, start] = tree
         return self._trees[mark, start]
+
+
+def _form(words: Sequence[Any]) -> Form:
+    """Return a form that JSON made of lists."""
+    return tuple((name, kind, tuple(shape)) for name, kind, shape in words)
 
 
 class Put(Protocol):
@@ -123,8 +130,15 @@ def job_of(words: Sequence[Any], reader: Reader) -> Job:
 
 def update_words(update: Update, put: Put) -> list[Any]:
     """Return ``update`` as plain data."""
-    u = update
-    return [u.peer, u.version, u.examples, dict(u.metrics), put(u.payload)]
+    metrics = {name: _number(value) for name, value in update.metrics.items()}
+    head = [update.peer, update.version, _number(update.examples)]
+    return [*head, metrics, put(update.payload)]
+
+
+def _number(value: Any) -> int | float:
+    """Return a number of Python, NumPy or torch as Python's."""
+    plain: int | float = value if isinstance(value, int | float) else value.item()
+    return plain
 
 
 def update_of(words: Sequence[Any], reader: Reader) -> Update:

@@ -16,6 +16,19 @@ class Job:
     work: Work
 
 
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Jobs that go together, in one process.
+
+    Attributes:
+        jobs: their indices in the batch.
+        steps: batches to process in all of them; the cost.
+    """
+
+    jobs: Sequence[int]
+    steps: int
+
+
 class Engine(Protocol):
     """Does jobs. All engines give the same bits for the same jobs."""
 

@@ -8,7 +8,8 @@ other maps it anew when it hears of the new size.
 
 import mmap
 import os
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from tempfile import TemporaryFile
 
 import torch
@@ -19,7 +20,48 @@ from fedcore.params import Params
 ALIGN_BYTES = 64  # a cache line; also makes every dtype's view legal
 FIRST_BYTES = 1 << 20
 
-Form = Sequence[tuple[str, str, Sequence[int]]]  # name, dtype and shape of each tensor
+Form = tuple[tuple[str, str, tuple[int, ...]], ...]  # name, dtype, shape per tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one tensor lies, from the first byte of its tree on."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the tensors of a tree lie.
+
+    Attributes:
+        size: bytes of the tree, gaps included.
+    """
+
+    places: tuple[Place, ...]
+    size: int
+
+
+def form_of(tree: Params) -> Form:
+    """Return the names, dtypes and shapes of ``tree``, as plain data."""
+    return tuple((n, str(t.dtype)[6:], tuple(t.shape)) for n, t in tree.items())
+
+
+@lru_cache(maxsize=256)
+def layout_of(form: Form) -> Layout:
+    """Return where the tensors of a tree of this form lie."""
+    places, first = [], 0
+    for name, kind, shape in form:
+        dtype: torch.dtype = getattr(torch, kind)
+        strides = torch.empty(shape, device="meta").stride()
+        places.append(Place(name, dtype, shape, strides, first))
+        size = dtype.itemsize * torch.Size(shape).numel()
+        first += -(-size // ALIGN_BYTES) * ALIGN_BYTES
+    return Layout(tuple(places), first)
 
 
 class Slab:
@@ -28,13 +70,14 @@ class Slab:
     def __init__(self) -> None:
         self._fd = _anonymous_fd()
         self._bytes = torch.empty(0, dtype=torch.uint8)
+        self._views: dict[torch.dtype, Tensor] = {}  # the bytes, as each dtype
         self.size = 0
         self.grow(FIRST_BYTES)
 
     def grow(self, size: int) -> None:
         """Make room for ``size`` bytes; what is there stays."""
         if size > self.size:
-            size = max(size, 2 * self.size)
+            size = -(-max(size, 2 * self.size) // ALIGN_BYTES) * ALIGN_BYTES
             os.ftruncate(self._fd, size)
             self.map(size)
 
@@ -43,48 +86,33 @@ class Slab:
         if size > self.size:
             view = mmap.mmap(self._fd, size)  # lives as long as tensors on it
             self._bytes = torch.frombuffer(view, dtype=torch.uint8)
+            self._views.clear()
             self.size = size
 
-    def write(self, tree: Params, start: int) -> int:
+    def write(self, tree: Params, form: Form, start: int) -> int:
         """Copy ``tree`` to byte ``start`` on; return the first byte after it."""
-        places, end = _places(form_of(tree), start)
-        self.grow(end)
-        for name, place in places.items():
-            self._at(place).copy_(tree[name].detach())
-        return end
+        layout = layout_of(form)
+        self.grow(start + layout.size)
+        for place in layout.places:
+            self._at(place, start).copy_(tree[place.name].detach())
+        return start + layout.size
 
     def read(self, form: Form, start: int) -> Params:
         """Return views of the tensors at byte ``start``; later writes change them."""
-        places, _ = _places(form, start)
-        return {name: self._at(place) for name, place in places.items()}
+        return {p.name: self._at(p, start) for p in layout_of(form).places}
 
-    def _at(self, place: "_Place") -> Tensor:
-        start, size, dtype, shape = place
-        return self._bytes[start : start + size].view(dtype).view(shape)
+    def _at(self, place: Place, start: int) -> Tensor:
+        whole = self._views.get(place.dtype)
+        if whole is None:
+            whole = self._views[place.dtype] = self._bytes.view(place.dtype)
+        first = (start + place.first) // place.dtype.itemsize
+        return whole.as_strided(place.shape, place.strides, first)
 
     def close(self) -> None:
         """Give the file back; tensors on it stay valid."""
         self._bytes = torch.empty(0, dtype=torch.uint8)
+        self._views.clear()
         os.close(self._fd)
-
-
-_Place = tuple[int, int, torch.dtype, tuple[int, ...]]  # start, bytes, dtype, shape
-
-
-def form_of(tree: Params) -> Form:
-    """Return the names, dtypes and shapes of ``tree``, as plain data."""
-    return tuple((n, str(t.dtype)[6:], tuple(t.shape)) for n, t in tree.items())
-
-
-def _places(form: Form, start: int) -> tuple[Mapping[str, _Place], int]:
-    """Return where each tensor lies, and the first free byte after all."""
-    places: dict[str, _Place] = {}
-    for name, kind, shape in form:
-        dtype: torch.dtype = getattr(torch, kind)
-        size = dtype.itemsize * torch.Size(shape).numel()
-        places[name] = (start, size, dtype, tuple(shape))
-        start += -(-size // ALIGN_BYTES) * ALIGN_BYTES
-    return places, start
 
 
 def _anonymous_fd() -> int:

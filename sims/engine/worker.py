@@ -9,10 +9,12 @@ import sys
 import threading
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import torch
 
+from sims.engine.loop import Blame
 from sims.engine.mail import (
     Message,
     Reader,
@@ -30,7 +32,8 @@ PR_SET_PDEATHSIG = 1
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEEP_BYTES = 1 << 28
 MMAP_BYTES = 1 << 25  # the most that glibc takes
-SHARED, INBOX, OUTBOX = 0, 1, 2  # marks of the three slabs of a worker
+SHARED, INBOX = 0, 1  # marks of the slabs of a worker
+OUTBOXES = 2, 3  # two: one is read while the other is written
 
 
 def serve(engine: Engine, wire: socket.socket, slabs: Sequence[Slab]) -> None:
@@ -42,25 +45,28 @@ def serve(engine: Engine, wire: socket.socket, slabs: Sequence[Slab]) -> None:
 def _answer(engine: Engine, message: Message, slabs: Sequence[Slab]) -> Message:
     for slab, size in zip(slabs, message["sizes"], strict=False):
         slab.map(size)
-    reader = Reader(slabs, message["forms"])
-    outbox = Sheaf(slabs[OUTBOX], OUTBOX)
+    reader = Reader(slabs, dict(enumerate(message["forms"])))
+    mark: int = message["outbox"]
+    outbox = Sheaf(slabs[mark], mark)
     done: list[Any] = []
     answer: Message = {"done": done, "error": None}
     for unit in message["units"]:
         jobs = [job_of(words, reader) for words in unit]
-        updates = _attempt(engine, jobs, answer)
-        if updates is None:
+        words = _attempt(engine, jobs, outbox, answer)
+        if words is None:
             break
-        done.append([update_words(u, outbox.put) for u in updates])
-    return answer | {"forms": outbox.forms, "size": slabs[OUTBOX].size}
+        done.append(words)
+    return answer | {"outbox": mark, "forms": outbox.forms, "size": slabs[mark].size}
 
 
 def _attempt(
-    engine: Engine, jobs: Sequence[Job], answer: Message
+    engine: Engine, jobs: Sequence[Job], outbox: Sheaf, answer: Message
 ) -> Sequence[Any] | None:
-    """Return the updates; or None, and tell the error in ``answer``."""
+    """Return the updates as plain data; or None, and tell the error in ``answer``."""
     try:
-        return engine.run(jobs)
+        updates = engine.run(jobs)
+        with Blame(", ".join(job.peer for job in jobs)):  # for what is no update
+            return [update_words(u, outbox.put) for u in updates]
     except Exception as error:  # noqa: BLE001  the one border of this process
         answer["error"] = error_words(error)
         return None
@@ -78,7 +84,8 @@ class Worker:
     def __init__(
         self, engine: Engine, shared: Slab, others: Sequence["Worker"] = ()
     ) -> None:
-        self.slabs = (shared, Slab(), Slab())
+        self.slabs = (shared, Slab(), Slab(), Slab())
+        self.outbox = OUTBOXES[0]  # where the next answer goes
         self.wire, theirs = socket.socketpair()
         parent = os.getpid()
         self.pid = _fork()
@@ -111,8 +118,7 @@ def _live(
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _die_with(parent)
-        if hasattr(os, "SCHED_BATCH"):  # or waking us would stop the parent at once
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        _be_modest()
         _keep_memory()
         gc.freeze()  # or the collector would write to, and so copy, shared pages
         torch.set_num_threads(1)
@@ -121,13 +127,20 @@ def _live(
         os._exit(0)
 
 
+def _be_modest() -> None:
+    """Ask not to stop our parent when it wakes us: it has others to wake."""
+    if hasattr(os, "SCHED_BATCH"):
+        with suppress(OSError):  # not allowed here: only slower
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
 def _keep_memory() -> None:
     """Have glibc keep what we free: we need it again at once.
 
     Else every unit of jobs faults its memory in anew, a fifth of its time.
     """
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(libc, "mallopt"):
+    libc = ctypes.CDLL(None)
+    if sys.platform == "linux" and hasattr(libc, "mallopt"):
         libc.mallopt(M_TRIM_THRESHOLD, KEEP_BYTES)
         libc.mallopt(M_MMAP_THRESHOLD, MMAP_BYTES)
 

@@ -97,16 +97,25 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def number(value: float, unit: str = "") -> str:
-    """Return ``value`` for people: ``1.2 MB``, ``350 ms``, ``97.5 %``, ``0.31``."""
+    """Return ``value`` for people: ``1.2 MB``, ``350 ms``, ``4.2 h``, ``97.5 %``."""
     if unit == "%":
         return f"{100 * value:.4g} %"
     if unit == "s":
-        return f"{1000 * value:.3g} ms" if 0 < abs(value) < 1 else f"{value:.4g} s"
+        return _duration(value)
     suffix = "B" if unit == "bytes" else ""
     for power, letter in ((4, "T"), (3, "G"), (2, "M"), (1, "k")):
         if abs(value) >= 1000**power:
             return f"{value / 1000**power:.3g} {letter}{suffix}"
     return f"{value:.4g} {suffix}".rstrip()
+
+
+def _duration(value_s: float) -> str:
+    if 0 < abs(value_s) < 1:
+        return f"{1000 * value_s:.3g} ms"
+    for one_s, letters in ((86400, "d"), (3600, "h"), (60, "min")):
+        if abs(value_s) >= 3 * one_s:
+            return f"{value_s / one_s:.3g} {letters}"
+    return f"{value_s:.4g} s"
 
 
 def histogram(values: Sequence[int], bins: int = 20) -> tuple[list[str], list[float]]:

@@ -13,8 +13,14 @@ MOST_CELLS = 1200  # of the table of labels
 Labels = Mapping[str, Mapping[str, int]]  # peer -> label -> examples
 
 
-def charts_of(rows: Sequence[Row], labels: Labels) -> list[Chart]:
-    """Return the charts that tell the story of a run, in reading order."""
+def charts_of(rows: Sequence[Row], labels: Labels, clients: int = 0) -> list[Chart]:
+    """Return the charts that tell the story of a run, in reading order.
+
+    Args:
+        rows: of the run.
+        labels: who holds what, of the first clients.
+        clients: in the federation; 0 counts only those that answered.
+    """
     return [
         accuracy(rows),
         loss(rows),
@@ -23,7 +29,7 @@ def charts_of(rows: Sequence[Row], labels: Labels) -> list[Chart]:
         wall(rows),
         answers(rows),
         staleness(rows),
-        participation(rows),
+        participation(rows, labels, clients),
         label_table(labels),
     ]
 
@@ -42,15 +48,18 @@ def accuracy(rows: Sequence[Row]) -> Lines:
 
 
 def loss(rows: Sequence[Row]) -> Lines:
-    """Return training and held-out loss."""
-    train = Line.of("training", ((r.round, r.train_loss) for r in rows))
+    """Return held-out and training loss, those of them that were measured."""
+    lines = (
+        Line.of("held-out", _evals(rows, "loss")),
+        Line.of("training", ((r.round, r.train_loss) for r in rows)),
+    )
     return Lines(
         "loss",
         "Loss",
-        "Training: mean over the clients' local batches. Held-out: the one model.",
+        "Held-out: the one model. Training: mean over the clients' local batches.",
         "round",
         "",
-        (train, Line.of("held-out", _evals(rows, "loss"))),
+        tuple(line for line in lines if line.points),
     )
 
 
@@ -146,15 +155,17 @@ def staleness(rows: Sequence[Row]) -> Lines:
     )
 
 
-def participation(rows: Sequence[Row]) -> Bars:
+def participation(rows: Sequence[Row], labels: Labels, clients: int) -> Bars:
     """Return how often each client's answer was folded, or a histogram if many."""
     counts = Counter(peer for row in rows for peer in row.peers)
-    peers = sorted(counts)
-    if len(peers) <= MOST_BARS:
+    peers = sorted({*counts, *labels})
+    everybody = len(peers) >= clients
+    if everybody and len(peers) <= MOST_BARS:
         bars, heights = [short(p) for p in peers], [float(counts[p]) for p in peers]
         label, title = "client", "Answers folded per client"
     else:
-        bars, heights = histogram([counts[p] for p in peers])
+        never = [0] * (max(clients, len(peers)) - len(counts))
+        bars, heights = histogram([*counts.values(), *never])
         label, title = "answers folded", "Clients by number of answers folded"
     return Bars(
         "participation",

@@ -32,7 +32,8 @@ svg text { font-size: 12px; fill: var(--soft) }
 .d2 { stroke-dasharray: 2 3 }
 .dot { fill-opacity: 0 }
 .dot:hover { fill-opacity: 1 }
-.key { font-size: .85rem; color: var(--soft); margin-right: 1rem }
+.key { display: inline-block; font-size: .85rem; color: var(--soft);
+  margin-right: 1rem }
 .key i { display: inline-block; width: .8em; height: .8em; border-radius: 2px;
   margin-right: .35em }
 .wide { overflow-x: auto }

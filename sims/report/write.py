@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from fedcore.config import from_toml
 from fedcore.metrics import Row
 from sims.report.chart import Chart, number
 from sims.report.page import folded, page, table
@@ -17,7 +18,7 @@ def write_page(folder: RunFolder) -> None:
     manifest, rows, clients = folder.manifest(), folder.rows(), folder.clients()
     value = summary(folder)
     facts = {
-        name: number(figure, "%" if name == "accuracy" else "")
+        f"held-out {name}": number(figure, "%" if name == "accuracy" else "")
         for name in ("accuracy", "loss")
         if (figure := last(rows, name)) is not None
     }
@@ -34,7 +35,7 @@ def write_page(folder: RunFolder) -> None:
         "report.html",
         page(
             folder.name,
-            _subtitle(manifest),
+            f"{_what(folder)}; {_subtitle(manifest)}",
             facts,
             _charts(folder, rows),
             [
@@ -55,7 +56,17 @@ def write_figures(folder: RunFolder) -> None:
 
 
 def _charts(folder: RunFolder, rows: Sequence[Row]) -> list[Chart]:
-    return charts_of(rows, folder.clients().labels)
+    clients = folder.clients()
+    return charts_of(rows, clients.labels, clients.count)
+
+
+def _what(folder: RunFolder) -> str:
+    """Return what was trained, such as ``fedavg on digits, partition iid``."""
+    given = from_toml(folder.read("config.toml"), "config.toml")
+    strategy, task, partition = (
+        given[f"{section}.name"].value for section in ("strategy", "task", "partition")
+    )
+    return f"{strategy} on {task}, partition {partition}"
 
 
 def _subtitle(manifest: Manifest) -> str:
@@ -69,7 +80,14 @@ def _subtitle(manifest: Manifest) -> str:
 
 def _rounds(rows: Sequence[Row]) -> str:
     figures = sorted({name for row in rows for name in row.eval})
-    head = ["round", *figures, "training loss", "clients", "refused", "lost"]
+    head = [
+        "round",
+        *(f"held-out {name}" for name in figures),
+        "training loss",
+        "clients",
+        "refused",
+        "lost",
+    ]
     head += ["down", "up", "simulated", "computing", "sha256"]
     shown = rows[-SHOWN_ROWS:]
     title = "Rounds" if len(shown) == len(rows) else f"The last {SHOWN_ROWS} rounds"

@@ -104,7 +104,7 @@ class Plan:
     Attributes:
         rounds: rounds to fold, >= 1.
         clients: clients in the federation; 0 takes every owner of a natural partition.
-        seed: of the partition, the first model, the draw of cohorts and all others.
+        seed: from which the partition, the first model and all draws follow.
         workers: processes that train clients; 0 is one per core. Changes no bit.
         engine: how clients are computed; auto picks by model and number of workers.
         eval_every: rounds between evaluations, >= 1; the last round always counts.
@@ -210,8 +210,9 @@ def read(path: Path | None, flags: Sequence[str] = ()) -> RunConfig:
 def configured(*layers: Settings) -> RunConfig:
     """Return the configuration that ``layers`` of settings make, later ones first.
 
-    The cohort of a small federation and the seed of its draw follow ``[run]``, and the
-    quorum what a robust strategy needs, unless they are set.
+    The cohort of a small federation and the seed of its draw follow ``[run]``, the
+    quorum what a robust strategy needs, and the step of SCAFFOLD, which travels with
+    the work, the trainer's ``lr``, unless they are set.
     """
     given = list(map(_with_task_settings, layers))
     every = layered(*given)
@@ -228,7 +229,7 @@ class _Head:
 
 
 def _usual(head: _Head, given: Settings) -> Settings:
-    """Return the pacer that follows from the rest where the user did not say."""
+    """Return what follows from the rest where the user did not say."""
     named = given.get("pacer.name") or given.get("pacer")
     few = min(USUAL_CLIENTS, head.run.clients or USUAL_CLIENTS)
     fewest = getattr(head.strategy, "fewest", 1)
@@ -239,7 +240,10 @@ def _usual(head: _Head, given: Settings) -> Settings:
         cohort = str(given["pacer.cohort"].value) if "pacer.cohort" in given else ""
         most = int(cohort) if cohort.isdecimal() else few
         usual |= {"pacer.cohort": few, "pacer.quorum": max(1, min(fewest, most))}
-    return from_flat(usual, "default")
+    found = dict(from_flat(usual, "default"))
+    if isinstance(head.strategy, Scaffold) and "trainer.lr" in given:
+        found["strategy.local_lr"] = given["trainer.lr"]
+    return found
 
 
 def _with_task_settings(settings: Settings) -> Settings:

@@ -4,10 +4,11 @@ Nothing here imports torch: looking must not take the seconds that torch needs.
 """
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from fedcore.config import nearest
+from fedcore.config import from_toml
 from fedcore.errors import ConfigError
 from fedcore.metrics import Row, plain
 from sims.runs.folder import Manifest, RunFolder
@@ -20,12 +21,16 @@ def all_runs(out: Path) -> list[RunFolder]:
     return [RunFolder(file.parent) for file in sorted(found)]
 
 
-def find(out: Path, name: str) -> RunFolder:
+def find(out: Path, name: str | None) -> RunFolder:
     """Return the run called ``name``: a path, a folder's name, or a part of only one.
+
+    Without a name, the run that was started last.
 
     Raises:
         ConfigError: there is none, or several.
     """
+    if name is None:
+        return _newest(out)
     runs = {run.path.relative_to(out).as_posix(): run for run in all_runs(out)}
     same = [run for run in runs.values() if run.name == name]
     if len(same) == 1:
@@ -40,10 +45,18 @@ def find(out: Path, name: str) -> RunFolder:
         names = ", ".join(close[-5:])
         raise ConfigError(f"{name!r} is a part of {len(close)} runs: {names}; say more")
     known = [run.name for run in runs.values()]
+    like = get_close_matches(name, known, 3, 0.4) or known[-3:]
+    there = f"such as {', '.join(like)}" if like else "there is none"
     raise ConfigError(
-        f"no run {name!r} in {out}: {nearest(name, known)}; `fedcore sim list` shows "
-        "all"
+        f"no run {name!r} in {out}, {there}; `fedcore sim list` shows all"
     )
+
+
+def _newest(out: Path) -> RunFolder:
+    runs = all_runs(out)
+    if not runs:
+        raise ConfigError(f"no runs in {out}: `fedcore sim run` makes one")
+    return max(runs, key=lambda run: run.manifest().started)
 
 
 def newest_unfinished(out: Path) -> RunFolder:
@@ -71,6 +84,19 @@ def last(rows: Sequence[Row], name: str) -> float | None:
     return next((value for value in values if value is not None), None)
 
 
+def differing(runs: Sequence[RunFolder]) -> dict[str, list[str]]:
+    """Return the settings with several values in ``runs``: key -> one text a run.
+
+    A run that has no such key, because it made another choice, says ``-``.
+    """
+    given = [from_toml(run.read("config.toml"), "config.toml") for run in runs]
+    keys = list(dict.fromkeys(key for settings in given for key in settings))
+    texts = {
+        key: [str(g[key].value) if key in g else "-" for g in given] for key in keys
+    }
+    return {key: values for key, values in texts.items() if len({*values} - {"-"}) > 1}
+
+
 def status(run: RunFolder, manifest: Manifest) -> str:
     """Return the run's status; ``"killed"`` if it says running and nobody works."""
     if manifest.status == "running" and not is_held(run.path):
@@ -92,7 +118,7 @@ def summary(run: RunFolder) -> dict[str, Any]:
             "down_bytes": sum(row.down_bytes for row in rows),
             "up_bytes": sum(row.up_bytes for row in rows),
             "clock_s": rows[-1].clock_s if rows else 0.0,
-            "wall_s": manifest.wall_s or sum(row.wall_s for row in rows),
+            "wall_s": max(manifest.wall_s, sum(row.wall_s for row in rows)),
             "seed": manifest.seed,
             "started": manifest.started,
             "sha256": manifest.sha256,

@@ -142,12 +142,14 @@ class Watcher:
         note: hears sentences worth showing.
         stop: asked after every round whether to stop there.
         evaluated: evaluate the model; otherwise rows have no held-out figures.
+        begin: hears after which round the run goes on; 0 for a new one.
     """
 
     row: Callable[[Row], None] = lambda row: None
     note: Callable[[str], None] = lambda text: None
     stop: Callable[[], bool] = lambda: False
     evaluated: bool = True
+    begin: Callable[[int], None] = lambda done: None
 
 
 def simulate(setup: Setup, watcher: Watcher, journal: Journal | None = None) -> Result:
@@ -200,7 +202,7 @@ class _Sitting:
         )
         self._model = self.setup.dataset.new_model()
         rules: Rules[Any, Any] = Rules(config.strategy, config.pacer, config.gate)
-        braked = _Braked(journal, self._ending)
+        braked = _Braked(journal, self.watcher.begin, self._ending)
         coordinator = Coordinator(rules, link, braked, self._watch)
         self._meter.start()
         try:
@@ -229,7 +231,13 @@ class _Sitting:
             _log.info("lost %s: %s", peer, reason)
         row = self._meter.take(fold)
         if row is not None:
-            _log.info("round %d: loss %s, %d clients", row.round, row.loss, row.clients)
+            _log.info(
+                "round %d: training loss %s, held-out %s, %d clients",
+                row.round,
+                row.train_loss,
+                dict(row.eval),
+                row.clients,
+            )
             target = self.setup.config.run.target
             self._reached = 0 < target <= row.eval.get("accuracy", 0.0)
             self.watcher.row(row)
@@ -251,13 +259,19 @@ class _Sitting:
 
 @dataclass(frozen=True)
 class _Braked:
-    """A journal that ends the run after a round, with a checkpoint, when asked to."""
+    """A journal that says where the run goes on, and ends it when asked to.
+
+    It ends after a round, with a checkpoint.
+    """
 
     inner: Journal
+    begin: Callable[[int], None]
     ending: Callable[[], Ending | None]
 
     def open(self, begin: Desk[Any, Any]) -> tuple[Desk[Any, Any], Iterable[Event]]:
-        return self.inner.open(begin)
+        desk, events = self.inner.open(begin)
+        self.begin(desk.state.version)
+        return desk, events
 
     def record(self, serial: int, event: Event) -> None:
         self.inner.record(serial, event)

@@ -136,8 +136,12 @@ def _sit(
         manifest = folder.note(replace(manifest, status="running", error=""))
         _log.info("%s: %s", folder.name, "goes on" if manifest.done else "starts")
         recorder = _Recorder(folder, progress)
-        watcher = Watcher(recorder.row, progress.note, lambda: bool(asked))
-        progress.start(folder.name, manifest.done, manifest.rounds)
+        watcher = Watcher(
+            recorder.row,
+            progress.note,
+            lambda: bool(asked),
+            begin=lambda done: progress.start(folder.name, done, manifest.rounds),
+        )
         try:
             result = simulate(setup, watcher, _journal(setup, folder, manifest))
         except BaseException as error:

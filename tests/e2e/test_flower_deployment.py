@@ -1,5 +1,6 @@
 """Flower's own programs run our app: the same bits as the plain loop."""
 
+import importlib
 import json
 import tomllib
 
@@ -7,10 +8,13 @@ import pytest
 
 from fedcore.params import digest
 from fedcore.rounds import run_rounds
+from fedcore.strategy import peer_name
 from sims.app import setup_of
 from sims.flower.loader import flat
+from strategies import STRATEGIES
 from tests.e2e.flower_stage import ROOT, Stage, free_port, make_keys, make_node_key
 
+APPS = ROOT / "tests" / "flower_apps"
 pytestmark = pytest.mark.slow
 
 
@@ -48,33 +52,39 @@ def test_flwr_run_of_the_repository(tmp_path):
     assert result["sha256"] == loop_digest(run_rounds=2, run_clients=4)
 
 
+def deploy(stage, nodes):
+    """Start a SuperLink and ``nodes`` SuperNodes with TLS and registered keys."""
+    folder, port = stage.folder, free_port()
+    make_keys(folder)
+    ca = folder / "ca.crt"
+    tls = ["--ssl-ca-certfile", ca, "--ssl-certfile", folder / "server.crt"]
+    tls += ["--ssl-keyfile", folder / "server.key"]
+    stage.env["FLWR_SUPEREXEC_TASK_POLL_INTERVAL"] = "0.05"
+    stage.start(
+        "superlink",
+        *("flower-superlink", "--host", "127.0.0.1", "--port", port),
+        *(*tls, "--enable-supernode-auth"),
+    )
+    stage.wait_for_port(port)
+    stage.connect(port, ca)
+    for i in range(nodes):
+        key = make_node_key(folder, f"node{i}")
+        stage.call("flwr", "supernode", "register", key.with_suffix(".pub"), "loop")
+        stage.start(
+            f"supernode{i}",
+            *("flower-supernode", "--superlink", f"127.0.0.1:{port}"),
+            *("--root-certificates", ca, *tls),
+            *("--host", "127.0.0.1", "--port", free_port()),
+            *("--node-config", f"partition-id={i} num-partitions={nodes}"),
+            *("--auth-supernode-private-key", key),
+        )
+
+
 @pytest.mark.timeout(240)
 def test_deployment_with_tls_and_node_authentication(tmp_path):
-    port, out = free_port(), tmp_path / "out"
-    make_keys(tmp_path)
-    ca = tmp_path / "ca.crt"
-    tls = ["--ssl-ca-certfile", ca, "--ssl-certfile", tmp_path / "server.crt"]
-    tls += ["--ssl-keyfile", tmp_path / "server.key"]
+    out = tmp_path / "out"
     with Stage(tmp_path) as stage:
-        stage.env["FLWR_SUPEREXEC_TASK_POLL_INTERVAL"] = "0.05"
-        stage.start(
-            "superlink",
-            *("flower-superlink", "--host", "127.0.0.1", "--port", port),
-            *(*tls, "--enable-supernode-auth"),
-        )
-        stage.wait_for_port(port)
-        stage.connect(port, ca)
-        for i in range(2):
-            key = make_node_key(tmp_path, f"node{i}")
-            stage.call("flwr", "supernode", "register", key.with_suffix(".pub"), "loop")
-            stage.start(
-                f"supernode{i}",
-                *("flower-supernode", "--superlink", f"127.0.0.1:{port}"),
-                *("--root-certificates", ca, *tls),
-                *("--host", "127.0.0.1", "--port", free_port()),
-                *("--node-config", f"partition-id={i} num-partitions=2"),
-                *("--auth-supernode-private-key", key),
-            )
+        deploy(stage, nodes=2)
         stage.call(
             *("flwr", "run", ROOT, "loop"),
             *("--run-config", f"run.rounds=2 run.clients=2 out='{out}'"),
@@ -82,3 +92,30 @@ def test_deployment_with_tls_and_node_authentication(tmp_path):
         assert stage.finished(180) == "completed", stage.logs()
         result = json.loads((out / "result.json").read_text())
     assert result["sha256"] == loop_digest(run_rounds=2, run_clients=2)
+
+
+@pytest.mark.timeout(600)
+def test_every_strategy_has_the_same_bits_in_a_deployment(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(APPS / "every")
+    rules = importlib.import_module("app_every.rules")
+    tasks = {peer_name(i): rules.task_of(i) for i in range(rules.NODES)}
+    out = tmp_path / "out.json"
+    with Stage(tmp_path) as stage:
+        deploy(stage, rules.NODES)
+        stage.call(
+            *("flwr", "run", APPS / "every", "loop", "--run-config", f"out='{out}'")
+        )
+        assert stage.finished(500) == "completed", stage.logs()
+        done = json.loads(out.read_text())
+    assert done == {
+        name: digest(
+            run_rounds(
+                rules.rules_of(name),
+                rules.TRAINER,
+                tasks,
+                rules.START,
+                rules.rounds_of(name),
+            ).params
+        )
+        for name in STRATEGIES
+    }

@@ -9,13 +9,15 @@ from clients.trainers.sgd import SGD
 from fedcore.errors import QuorumError
 from fedcore.rounds import run_rounds
 from p2p.memory import MemoryNetwork
-from p2p.node import Node
+from p2p.node import LEDGER, Node
 from strategies.fedavg import FedAvg
 
 STRATEGY, TRAINER = FedAvg(steps=3), SGD(lr=0.05)
 
 
 def run_mesh(tasks, start, rounds, network, round_s=60.0):
+    state = STRATEGY.init(start) if isinstance(start, dict) else start
+
     async def main():
         nodes = [
             Node(
@@ -23,7 +25,7 @@ def run_mesh(tasks, start, rounds, network, round_s=60.0):
                 STRATEGY,
                 TRAINER,
                 task,
-                STRATEGY.init(start),
+                state,
                 cohort=len(tasks),
                 round_s=round_s,
             )
@@ -55,3 +57,22 @@ def test_mesh_without_quorum_says_so(start, tasks):
     with pytest.raises(ExceptionGroup) as caught:
         run_mesh(tasks, start, 1, MemoryNetwork(cut=pairs), round_s=30.0)
     assert caught.group_contains(QuorumError)
+
+
+def test_a_peer_that_talks_nonsense_does_not_end_the_others(start, tasks):
+    async def nonsense(peer, body):
+        return b"nonsense"
+
+    network = MemoryNetwork(delay_s=0.2)
+    network.join("stranger")  # serves nothing at all
+    network.join("liar").serve(LEDGER, nonsense)
+    reference = run_rounds(STRATEGY, TRAINER, tasks, start, rounds=2)
+    for state in run_mesh(tasks, start, 2, network):
+        assert torch.equal(state.params["weight"], reference.params["weight"])
+
+
+def test_a_mesh_goes_on_from_where_it_stopped(start, tasks):
+    reference = run_rounds(STRATEGY, TRAINER, tasks, start, rounds=3)
+    begun = run_rounds(STRATEGY, TRAINER, tasks, start, rounds=2)
+    for state in run_mesh(tasks, begun, 1, MemoryNetwork()):
+        assert torch.equal(state.params["weight"], reference.params["weight"])

@@ -102,6 +102,25 @@ def test_dry_run_writes_nothing(sim: Run) -> None:
     assert not Path("runs").exists()
 
 
+def test_a_dry_run_for_programs(sim: Run) -> None:
+    (plan,) = objects(sim("run", "--dry-run", "--json", "--set", "run.clients=5"))
+    assert (plan["clients"], plan["training_examples"]) == (5, 1438)
+    assert plan["model_bytes"] == 4 * plan["parameters"]
+    assert plan["config"]["strategy"]["name"] == "fedavg"
+
+
+def test_compare_names_the_settings_that_differ(sim: Run) -> None:
+    for lr in ("0.05", "0.1"):
+        sim("run", *QUICK, "--set", "run.rounds=1", "--set", f"trainer.lr={lr}")
+    names = [run.name for run in all_runs(Path("runs"))]
+    best, other = objects(sim("compare", *names, "--json"))
+    assert best["accuracy"] >= other["accuracy"]
+    assert {r["settings"]["trainer.lr"] for r in (best, other)} == {"0.05", "0.1"}
+    assert best["settings"].keys() == {"trainer.lr"}
+    assert "trainer.lr" in sim("compare", *names, "--figure", "both.html")
+    assert "Settings that differ" in Path("both.html").read_text()
+
+
 def test_init_makes_a_file_that_runs(sim: Run) -> None:
     sim("init", "a.toml", "--task", "mine.py", "--set", "run.rounds=2")
     text = Path("a.toml").read_text()

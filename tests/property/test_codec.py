@@ -42,7 +42,8 @@ HINTS = st.dictionaries(
     INTEGERS | st.floats() | st.text(st.characters(exclude_categories=["Cs"])),
     max_size=3,
 )
-WORKS = st.builds(Work, INTEGERS, TREES, INTEGERS, INTEGERS, TREES, HINTS)
+COUNTS = st.integers(0, 2**63 - 1)
+WORKS = st.builds(Work, COUNTS, TREES, COUNTS, st.integers(1, 2**63 - 1), TREES, HINTS)
 
 
 @settings(deadline=None, max_examples=60)

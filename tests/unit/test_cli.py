@@ -1,6 +1,7 @@
 import argparse
 import errno
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -55,6 +56,19 @@ def test_a_command_gets_its_arguments_and_the_common_flags(
     assert (seen[0].number, seen[0].quiet, seen[0].debug) == (3, True, False)
 
 
+def test_verbose_logs_what_happens(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def act(args: argparse.Namespace) -> int:
+        logging.getLogger("fedcore.somewhere").info("it happened")
+        return 0
+
+    run(monkeypatch, act)
+    assert "it happened" not in capsys.readouterr().err
+    run(monkeypatch, act, "-v")
+    assert "it happened" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -71,6 +85,39 @@ def test_a_wrong_line_is_explained(
     monkeypatch.setattr(cli, "commands", lambda: {"fake": Fake(lambda args: 0)})
     assert main(words) == 2
     assert told in capsys.readouterr().err
+
+
+@dataclass(frozen=True)
+class Broken:
+    """An entry point of a plug-in that cannot be imported, or ends when it is."""
+
+    error: BaseException
+    value: str = "elsewhere:COMMAND"
+    dist: None = None
+
+    def load(self) -> object:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [ModuleNotFoundError("no elsewhere"), SystemExit(3), ZeroDivisionError()]
+)
+def test_a_broken_plug_in_stops_no_other_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture, error: BaseException
+) -> None:
+    found = {"bad": Broken(error), "fake": Fake(lambda args: 7)}
+    monkeypatch.setattr(cli, "commands", lambda: found)
+    assert main(["--help"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "do as told" in out
+    assert f"cannot be loaded: {type(error).__name__}" in out
+    assert main(["fake"]) == 7
+    assert main(["fakee"]) == 2
+    capsys.readouterr()
+    assert main(["bad", "--x"]) == 1
+    told = capsys.readouterr().err
+    assert "bad cannot be loaded" in told
+    assert "reinstall or remove elsewhere:COMMAND" in told
 
 
 def raising(error: BaseException) -> Callable[[], int]:

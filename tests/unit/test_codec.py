@@ -338,3 +338,11 @@ def test_decoding_runs_imports_and_opens_nothing():
     finally:
         watching = False
     assert seen == []
+
+
+@pytest.mark.parametrize("wrong", [(-1, 1, 1), (0, -1, 1), (0, 0, 0), (0, 1, -1)])
+def test_work_that_nobody_can_do_is_refused(wrong):
+    version, steps, epochs = wrong
+    data = encode_work(Work(version, {"w": torch.zeros(1)}, steps, epochs))
+    with pytest.raises(ProtocolError, match="anybody"):
+        decode_work(data)

@@ -167,6 +167,8 @@ BAD = {
     "nan": ({"train": (X / 0, Y)}, "NaN"),
     "batch": ({"batch_size": 0}, "batch_size is 0"),
     "groups": ({"groups": np.array([1])}, "groups has shape"),
+    "owners": ({"groups": [0, 0, 1, 1]}, "groups has shape list"),
+    "outputs": ({"model": lambda: nn.GRU(2, 3)}, "returns a tuple"),
     "shape": ({"model": lambda: nn.Linear(3, 3)}, "cannot take x of shape"),
     "dtype": ({"train": (X.double(), Y)}, "cannot take x"),
     "model": ({"model": lambda: 3}, "returned a int"),

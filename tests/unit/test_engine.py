@@ -21,6 +21,7 @@ from clients.trainers.sgd import SGD
 from fedcore.errors import ConfigError, PeerLostError, ProtocolError
 from fedcore.params import digest
 from fedcore.strategy import Update, Work
+from privacy.local import LocalGaussian
 from sims.engine import Job, make_engine
 from sims.engine.batched import Batched, cohort_size
 from sims.engine.forked import Forked
@@ -115,11 +116,25 @@ def test_choice():
     assert type(make_engine(SGD(), LINES, 4, "batched")) is Batched
     assert type(make_engine(SGD(), LINES, 1)) is Batched
     assert type(make_engine(SGD(device="auto"), LINES, 4)) is Batched
-    with pytest.raises(ConfigError, match="GPU"):
-        make_engine(SGD(device="cuda"), LINES, 2, "forked")
+    for trainer in (SGD(device="cuda"), LocalGaussian(SGD(device="cuda"), 1.0, 0.0)):
+        with pytest.raises(ConfigError, match="GPU"):
+            make_engine(trainer, LINES, 2, "forked")
 
 
 # --- one process -------------------------------------------------------------
+
+
+def test_any_trainer_runs_on_one_thread():
+    def count(task, work, peer):
+        threads = float(torch.get_num_threads())
+        return Update(peer, 0, {}, 1, {"threads": threads})
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    got = make_engine(count, LINES, kind="loop").run(lines()[:1])
+    assert got[0].metrics["threads"] == 1.0
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
 
 
 def test_loop_is_the_trainer_job_by_job():
@@ -145,13 +160,15 @@ def test_units_group_what_may_train_together():
         jobs[i] = Job(jobs[i].peer, replace(jobs[i].work, hints={"mu": 1.0}))
     later = Job(jobs[0].peer, replace(jobs[0].work, version=4))
     units = Batched(SGD(), tasks).units([*jobs, later])
-    assert sorted(i for unit in units for i in unit) == list(range(61))
-    assert sorted(map(len, units)) == [1, 1, 1, 19, 19, 20]
-    assert {u[0] for u in units if len(u) == 1} == {3, 30, 60}
+    assert sorted(i for unit in units for i in unit.jobs) == list(range(61))
+    assert sorted(len(unit.jobs) for unit in units) == [1, 1, 1, 19, 19, 20]
+    assert {u.jobs[0] for u in units if len(u.jobs) == 1} == {3, 30, 60}
     for unit in units:
-        steps = [tasks[jobs[i].peer].epoch_steps for i in unit if i < 60]
+        steps = [tasks[jobs[i % 60].peer].epoch_steps for i in unit.jobs]
         assert steps == sorted(steps, reverse=True)
-    assert Batched(echo, tasks).units(jobs) == [[i] for i in range(60)]
+        assert unit.steps == sum(steps)
+    alone = [(unit.jobs, unit.steps) for unit in Batched(echo, tasks).units(jobs)]
+    assert alone == [([i], tasks[j.peer].epoch_steps) for i, j in enumerate(jobs)]
 
 
 def test_the_bigger_the_model_the_smaller_the_cohort():
@@ -207,7 +224,7 @@ def test_slab_keeps_every_kind_of_tensor():
     first, again = sheaf.put(sent), sheaf.put(sent)
     assert first != again  # written twice: sharing is decided by the engine
     assert len(sheaf.forms) == 1
-    got = Reader([slab], [sheaf.forms]).get(first)
+    got = Reader([slab], {0: sheaf.forms}).get(first)
     assert list(got) == list(sent)
     assert digest(got) == digest(sent)
     slab.close()
@@ -219,7 +236,7 @@ def test_slab_grows_and_keeps_what_it_holds():
     small = sheaf.put({"a": torch.ones(3)})
     large = sheaf.put({"b": torch.full((FIRST_BYTES,), 2.0)})
     assert slab.size >= 4 * FIRST_BYTES
-    reader = Reader([slab], [sheaf.forms])
+    reader = Reader([slab], {0: sheaf.forms})
     assert reader.get(small)["a"].tolist() == [1.0, 1.0, 1.0]
     assert bool((reader.get(large)["b"] == 2.0).all())
     assert reader.get(small) is reader.get(small)
@@ -236,7 +253,7 @@ def test_work_and_update_survive_the_mail():
     words = {"job": job_words(job, sheaf.put), "up": update_words(update, sheaf.put)}
     send(left, words | {"forms": sheaf.forms})
     got = receive(right)
-    reader = Reader([slab], [got["forms"]])
+    reader = Reader([slab], {0: got["forms"]})
     back = job_of(got["job"], reader)
     assert (back.peer, back.work.version, back.work.epochs) == ("p", 3, 2)
     assert dict(back.work.hints) == hints
@@ -246,7 +263,8 @@ def test_work_and_update_survive_the_mail():
     assert (up.examples, up.metrics["loss"]) == (7, float(np.float32(0.1)))
     assert type(up.examples) is int
     assert up.metrics["nan"] != up.metrics["nan"]
-    slab.write({"x": torch.zeros(200)}, 0)
+    sheaf = Sheaf(slab, 0)
+    sheaf.put({"x": torch.zeros(200)})
     assert digest(up.payload) == digest(TREE)  # a copy, not a view
     left.close()
     assert receive(right) is None
@@ -339,6 +357,16 @@ def test_a_workers_error_is_the_loops_error():
             assert "in __call__" in notes  # the worker's traceback
         good = [j for j in lines() if j.peer not in ("p4", "p9")]
         assert len(engine.run(good)) == 10
+
+
+@real
+def test_what_is_no_update_is_told_too():
+    with (
+        make_engine(lambda task, work, peer: None, LINES, 2, "forked") as engine,
+        pytest.raises(AttributeError) as raised,
+    ):
+        engine.run(lines())
+    assert "while training p0" in raised.value.__notes__
 
 
 @real

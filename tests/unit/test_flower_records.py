@@ -162,6 +162,8 @@ HOSTILE = {
     "huge empty shape": lambda: swapped("arrays", npy(shape=f"(0, {2**62})", data=b"")),
     "negative shape": lambda: swapped("arrays", npy(shape="(-2, -1)")),
     "many axes": lambda: swapped("arrays", npy(shape=str((1,) * 9), data=bytes(4))),
+    "digits without end": lambda: swapped("arrays", npy(shape="(" + "1" * 80)),
+    "neither true nor false": lambda: swapped("arrays", npy("|b1", data=b"\1\2")),
     "a call in the header": lambda: swapped("arrays", npy(shape="print(1)")),
     "columns differ": lambda: layout(names=["w", "v"]),
     "a name twice": lambda: layout(

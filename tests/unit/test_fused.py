@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 import pytest
 import torch
@@ -271,6 +272,45 @@ def test_examples_are_not_overwritten():
     before = task.batch[0].clone()
     SGD()(task, Work(0, data(cnn).start(0), 3), "a")
     assert torch.equal(task.batch[0], before)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A shard that hides its row numbers, so that its batches are used as they come."""
+
+    shard: object
+    loss_name: str = "cross_entropy"
+
+    @property
+    def examples(self):
+        return self.shard.examples
+
+    @property
+    def epoch_steps(self):
+        return self.shard.epoch_steps
+
+    def model(self):
+        return self.shard.model()
+
+    def batches(self, seed):
+        return self.shard.batches(seed)
+
+
+@pytest.mark.parametrize("model", [mlp, cnn])
+def test_rows_and_batches_feed_the_same_bits(model):
+    shard = data(model).whole()
+    work = Work(0, shard.dataset.start(0), epochs=2)
+    drawn, gathered = (SGD()(task, work, "a") for task in (Drawn(shard), shard))
+    assert digest(drawn.payload) == digest(gathered.payload)
+    assert drawn.metrics == gathered.metrics
+
+
+def test_orders_are_the_rows_of_the_batches():
+    shard = data().whole()
+    pairs = zip(shard.orders(3), shard.batches(3), strict=False)
+    for rows, (x, y) in islice(pairs, 9):
+        assert torch.equal(x, shard.dataset.train[0][rows])
+        assert torch.equal(y, shard.dataset.train[1][rows])
 
 
 def cohort(trainer, sizes, model=mlp, epochs=2):

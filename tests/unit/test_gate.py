@@ -294,3 +294,12 @@ def test_a_repeated_update_counts_once(start, tasks):
     twice, refused = trained(rules, start, tasks, lambda u: Arrivals([u, u]))
     assert [r.kind for r in refused] == ["unasked", "unasked"]
     assert digest(once.params) == digest(twice.params)
+
+
+def test_judging_a_norm_near_its_limit_writes_into_nothing():
+    like = {"w": torch.zeros(4, dtype=torch.float64)}
+    payload = {"w": torch.full((4,), 4.9, dtype=torch.float64)}  # norm 9.8
+    update = Update("peer-000001", 5, payload, 10)
+    before = digest(payload)
+    assert judged(update, Work(5, like, 4), Gate(max_norm=10.0)) is None
+    assert digest(payload) == before

@@ -140,6 +140,12 @@ def test_impossible_delta_is_refused():
         round_epsilon(1.0, 0.0)
 
 
+@pytest.mark.parametrize("noise_multiplier", [-1.0, float("nan")])
+def test_noise_that_is_none_never_looks_private(noise_multiplier):
+    with pytest.raises(ConfigError, match="noise_multiplier"):
+        round_epsilon(noise_multiplier, 1e-5)
+
+
 def test_answers_that_are_not_real_numbers_are_refused():
     trainer = gives([1, 2])
     with pytest.raises(ConfigError, match="real numbers"):

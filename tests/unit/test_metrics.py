@@ -47,7 +47,7 @@ def test_a_fold_becomes_a_row_with_what_was_refused_and_lost_before() -> None:
     assert row.train_loss == pytest.approx(1.5)  # (30 * 1 + 10 * 3) / 40
     assert (row.refused, row.lost) == ({"nan": 2}, 1)
     assert (row.down_bytes, row.up_bytes, row.wall_s) == (100, 60, 2.5)
-    assert (row.peers, row.clock_s, row.loss) == (("a", "b"), 7.5, 1.0)
+    assert (row.peers, row.clock_s, row.eval) == (("a", "b"), 7.5, {"loss": 1.0})
     assert row.sha256 == digest({"w": torch.ones(2)})
 
 
@@ -82,7 +82,10 @@ def test_a_torn_last_line_is_left_out() -> None:
     assert read_rows(line_of(ROW) + line_of(ROW)[:-20]) == [ROW]
 
 
-@pytest.mark.parametrize("bad", ["{}\n", "nonsense\n", "[1]\n"])
+LISTLESS = json.dumps({**ROW.json(), "peers": 3}) + "\n"
+
+
+@pytest.mark.parametrize("bad", ["{}\n", "nonsense\n", "[1]\n", LISTLESS])
 def test_a_damaged_line_is_named(bad: str) -> None:
     with pytest.raises(StorageError, match="line 2"):
         read_rows(line_of(ROW) + bad + line_of(ROW))

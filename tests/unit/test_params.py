@@ -1,6 +1,6 @@
 import torch
 
-from fedcore.params import add, digest, flat, mix, norm, size_bytes, sub, unflat
+from fedcore.params import add, digest, norm, size_bytes, sub
 
 A = {"b": torch.tensor([[1.0, 2.0]]), "a": torch.tensor(3.0)}
 B = {"a": torch.tensor(1.0), "b": torch.tensor([[10.0, 20.0]])}
@@ -9,7 +9,6 @@ B = {"a": torch.tensor(1.0), "b": torch.tensor([[10.0, 20.0]])}
 def test_linear_algebra_by_name():
     assert add(A, B, 0.5)["b"].tolist() == [[6.0, 12.0]]
     assert sub(A, B)["a"].item() == 2.0
-    assert mix(A, B, 0.25)["a"].item() == 2.5
     assert norm(A) == 14**0.5
     assert size_bytes(A) == 12
 
@@ -17,13 +16,6 @@ def test_linear_algebra_by_name():
 def test_results_keep_the_dtype_of_the_model():
     half = {"w": torch.ones(2, dtype=torch.bfloat16)}
     assert add(half, {"w": torch.ones(2)})["w"].dtype == torch.bfloat16
-
-
-def test_flat_goes_by_name_and_back():
-    vector = flat(A)
-    assert vector.tolist() == [3.0, 1.0, 2.0]
-    assert digest(unflat(vector, A)) == digest(A)
-    assert flat({}).shape == (0,)
 
 
 def test_digest_sees_bits_names_shapes_and_dtypes_but_not_insertion_order():

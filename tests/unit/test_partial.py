@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fedcore.errors import ProtocolError
-from fedcore.partial import Partial, mean_of, merged, on_ring
+from fedcore.partial import Partial, mean_of, merged
 from fedcore.ring import LIMIT, ONE
 from fedcore.strategy import Update
 
@@ -32,12 +32,6 @@ def test_merged_stands_for_all():
     assert (both.peer, both.version, both.examples) == ("tree", 7, 5)
     assert both.payload["w"].tolist() == [-ONE]
     assert torch.equal(mean_of([both])["w"], mean_of([one, two])["w"])
-
-
-def test_on_ring_leaves_sums_alone():
-    both = merged([update([1.0], 3)])
-    assert on_ring(both)["w"] is both.payload["w"]
-    assert on_ring(update([1.0], 3))["w"].tolist() == [3 * ONE]
 
 
 def test_nothing_given_is_written_to_and_nothing_given_away_changes():

@@ -38,6 +38,8 @@ def tags(text: str, tag: str) -> list[ElementTree.Element]:
         (0.35, "s", "350 ms"),
         (12.5, "s", "12.5 s"),
         (0.0, "s", "0 s"),
+        (150.0, "s", "150 s"),
+        (15_000.0, "s", "4.17 h"),
         (101770, "", "102 k"),
         (0.31234, "", "0.3123"),
     ],
@@ -122,6 +124,25 @@ def test_many_clients_become_a_histogram() -> None:
     assert isinstance(chart, Bars)
     assert chart.labels == ("2",)
     assert chart.stacks[0][1] == (100.0,)
+
+
+def test_clients_that_never_answered_are_shown_too() -> None:
+    rows = [replace(ROW, peers=("peer-000001",))] * 2
+    few = next(c for c in charts_of(rows, LABELS, 3) if c.slug == "participation")
+    assert isinstance(few, Bars)
+    assert few.labels == ("0", "1", "2")
+    assert few.stacks[0][1] == (0.0, 2.0, 0.0)
+    many = next(c for c in charts_of(rows, LABELS, 100) if c.slug == "participation")
+    assert isinstance(many, Bars)
+    assert many.labels == ("0", "1", "2")
+    assert many.stacks[0][1] == (99.0, 0.0, 1.0)
+
+
+def test_a_loss_that_nobody_told_has_no_line() -> None:
+    rows = [replace(row, train_loss=None) for row in run(3)]
+    chart = next(c for c in charts_of(rows, {}) if c.slug == "loss")
+    assert isinstance(chart, Lines)
+    assert [line.name for line in chart.series] == ["held-out"]
 
 
 def test_histogram_ranges() -> None:

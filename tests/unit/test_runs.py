@@ -10,9 +10,16 @@ from fedcore.config import dump, from_flags, from_toml
 from fedcore.errors import ConfigError, StorageError
 from fedcore.metrics import Row, line_of
 from fedcore.pacing import Buffered, Synchronous
-from sims.cli.sweep import cells_of
+from sims.cli.sweep import cells_of, over_seeds
 from sims.runs.config import RunConfig, configured
-from sims.runs.finding import all_runs, find, newest_unfinished, status, summary
+from sims.runs.finding import (
+    all_runs,
+    differing,
+    find,
+    newest_unfinished,
+    status,
+    summary,
+)
 from sims.runs.folder import (
     FORMAT,
     Clients,
@@ -23,6 +30,8 @@ from sims.runs.folder import (
 )
 from sims.runs.lock import held, is_held
 from sims.runs.run import Watcher, prepare, simulate
+from strategies.fedavg import FedAvg
+from strategies.scaffold import Scaffold
 
 NOW = datetime(2026, 1, 2, 3, 4, 5)
 ROW = Row(1, 2, 40, 0.5, 0.0, 0, {}, 0, 100, 50, 2.0, 0.25, "ab", ("a",), {"loss": 1.0})
@@ -131,6 +140,25 @@ def test_runs_are_found_by_name_part_or_path(tmp_path: Path) -> None:
         find(tmp_path, "three")
 
 
+def test_without_a_name_the_run_started_last_is_found(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no runs in"):
+        find(tmp_path, None)
+    new = made(tmp_path, "a", started="2026-02-01")
+    made(tmp_path, "b", started="2026-01-01")
+    assert find(tmp_path, None) == new
+
+
+def test_settings_that_differ(tmp_path: Path) -> None:
+    one, two = made(tmp_path, "one"), made(tmp_path, "two")
+    one.write("config.toml", dump(config("trainer.lr=0.5")))
+    two.write("config.toml", dump(config("strategy=fedadam", "trainer.lr=0.25")))
+    assert differing([one, two]) == {
+        "strategy.name": ["fedavg", "fedadam"],
+        "strategy.server_lr": ["1.0", "0.1"],
+        "trainer.lr": ["0.5", "0.25"],
+    }
+
+
 def test_the_newest_unfinished_run_is_found(tmp_path: Path) -> None:
     made(tmp_path, "done", started="2026-03-01")
     old = made(tmp_path, "old", status="failed", started="2026-01-01")
@@ -178,6 +206,20 @@ def test_the_cohort_and_its_draw_follow_the_run_unless_set() -> None:
     assert config("pacer.cohort=2", "pacer.seed=1").pacer == Synchronous(2, seed=1)
 
 
+def test_the_step_of_scaffold_follows_the_trainers_unless_set() -> None:
+    assert config("strategy=scaffold", "trainer.lr=0.5").strategy == Scaffold(0.5)
+    both = config("strategy=scaffold", "trainer.lr=0.5", "strategy.local_lr=0.25")
+    assert both.strategy == Scaffold(0.25)
+    assert config("trainer.lr=0.5").strategy == FedAvg()
+
+
+def test_a_run_says_where_it_goes_on() -> None:
+    began: list[int] = []
+    setup = prepare(config("run.rounds=1", "run.workers=1"))
+    simulate(setup, Watcher(begin=began.append))
+    assert began == [0]
+
+
 def test_a_grid_is_every_combination_checked_first() -> None:
     grid = {
         "strategy.name": list(from_flags(["a=fedavg"]).values()),
@@ -189,6 +231,21 @@ def test_a_grid_is_every_combination_checked_first() -> None:
     grid["run.rounds"] = list(from_flags(["a=0"]).values())
     with pytest.raises(ConfigError, match="rounds must be"):
         list(cells_of(grid, []))
+
+
+def test_accuracy_is_averaged_over_seeds() -> None:
+    found = {"a": ("x", 0.5), "b": ("x", 0.7), "c": ("y", 0.9), "d": ("y", 0.9)}
+    values = [{"run": run, "accuracy": figure} for run, (_, figure) in found.items()]
+    settings = {
+        run: {"strategy": name, "run.seed": str(i)}
+        for i, (run, (name, _)) in enumerate(found.items())
+    }
+    assert over_seeds(values, settings) == [
+        ["y", "2", "0.9000", "0.0000"],
+        ["x", "2", "0.6000", "0.1414"],  # sqrt(2 * 0.1 ** 2)
+    ]
+    assert over_seeds(values[:1], settings) == []
+    assert over_seeds(values, {run: {"strategy": "x"} for run in found}) == []
 
 
 def test_a_run_in_memory_repeats_itself_and_hears_of_every_round() -> None:
