@@ -6,6 +6,7 @@ Philox words, whose stream NumPy keeps fixed across versions and platforms
 """
 
 import hashlib
+import threading
 
 import numpy as np
 import torch
@@ -21,9 +22,25 @@ def seed_of(*path: str | int) -> int:
     )
 
 
+class _Philox(threading.local):
+    """One generator a thread, set to each stream in turn: making one costs more."""
+
+    def __init__(self) -> None:
+        self.generator = np.random.Philox(key=0)
+        self.begin = self.generator.state
+
+    def words(self, seed: int, count: int) -> "np.ndarray":
+        self.begin["state"]["key"][0] = seed
+        self.generator.state = self.begin
+        return self.generator.random_raw(count)
+
+
+_philox = _Philox()
+
+
 def words(count: int, *path: str | int) -> "np.ndarray":
     """Return ``count`` raw 64-bit words of the stream named by ``path``, uint64."""
-    return np.random.Philox(key=seed_of(*path)).random_raw(count)
+    return _philox.words(seed_of(*path), count)
 
 
 def uniform(*path: str | int) -> float:

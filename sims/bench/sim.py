@@ -76,9 +76,9 @@ def events(folder: str) -> list[Event]:
     small = Case("mlp-small", "mlp", 1_000, 10, 60, folder)
     return [
         Event(mlp, OTHERS, Turns(6, 4), Turns(3, 2), rare),
-        Event(no_op, [FLOWER], Turns(6, 4), Turns(3, 2)),
-        Event(tiny, [LOOP, VMAP, LOOP_2, FLOWER], Turns(5, 2), Turns(2, 1), rare),
-        Event(small, OTHERS, Turns(8, 4), Turns(3, 4), (*rare, FLOWER)),
+        Event(no_op, [FLOWER], Turns(6, 6), Turns(3, 3)),
+        Event(tiny, [LOOP, VMAP, LOOP_2, FLOWER], Turns(5, 5), Turns(2, 2), rare),
+        Event(small, OTHERS, Turns(6, 12), Turns(3, 6), (*rare, FLOWER)),
         Event(cnn, OTHERS, Turns(5, 1), Turns(1, 1), (*rare, LOOP_2, FLOWER)),
     ]
 

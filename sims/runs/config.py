@@ -25,7 +25,7 @@ from fedcore.config import (
 )
 from fedcore.errors import ConfigError
 from fedcore.gate import Gate
-from fedcore.pacing import Pacer
+from fedcore.pacing import Buffered, Pacer
 from fedcore.strategy import Strategy
 from fedcore.task import Trainer
 from privacy.local import LocalGaussian
@@ -34,6 +34,9 @@ from sims.engine.choose import Kind
 from sims.world.availability import AVAILABILITY, Availability
 from sims.world.devices import Devices
 from sims.world.network import Network
+from strategies.coordinatewise import CoordinateMedian, TrimmedMean
+from strategies.geometric_median import GeometricMedian
+from strategies.krum import Krum, MultiKrum
 from strategies.scaffold import Scaffold
 
 TRAINERS = {
@@ -49,6 +52,7 @@ PRIVACY = {
     "none": "sims.runs.config:NoPrivacy",
 }
 USUAL_CLIENTS = 10
+ONE_VOTE_EACH = (CoordinateMedian, GeometricMedian, Krum, MultiKrum, TrimmedMean)
 
 
 class Privacy(Protocol):
@@ -168,7 +172,15 @@ class RunConfig:
 
 
 def _check_votes(strategy: Strategy[Any], pacer: Pacer[Any]) -> None:
-    """Refuse a ``pacer`` whose rounds are too small for a robust ``strategy``."""
+    """Refuse a ``pacer`` whose rounds are too small or unfair to a robust ``strategy``.
+
+    A buffer may hold several answers of one quick peer, and so let it outvote others.
+    """
+    if isinstance(strategy, ONE_VOTE_EACH) and isinstance(pacer, Buffered):
+        raise ConfigError(
+            f"{strategy} gives every peer one vote, and a buffered pacer may fold "
+            "several answers of one peer: use pacer.name=synchronous"
+        )
     fewest = getattr(strategy, "fewest", 1)
     for key in ("cohort", "quorum", "size"):
         if getattr(pacer, key, fewest) < fewest:

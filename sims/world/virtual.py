@@ -181,7 +181,7 @@ class VirtualLink:
             elif flight.update is None and not flight.lost:
                 self._compute(until_s)
             else:
-                return self._land(flight)
+                return self._land_all(flight.end_s)
 
     def _unless_repeated(self, until_s: float) -> float:
         """Return ``until_s``, or inf if the pacer keeps a deadline that has passed."""
@@ -251,17 +251,27 @@ class VirtualLink:
             if flight.end_s != estimate_s:
                 heapq.heappush(self._ends, (flight.end_s, flight.peer))
 
-    def _land(self, flight: Flight) -> Arrivals:
-        """End ``flight``: its answer is here, or it is known that none will come."""
+    def _land_all(self, end_s: float) -> Arrivals:
+        """End what ends at ``end_s`` and is known: answers here, and those lost."""
+        updates: list[Update] = []
+        lost: dict[PeerId, str] = {}
+        self._advance(end_s)
+        while (flight := self._next_flight()) and flight.end_s == end_s:
+            if flight.lost:
+                lost[flight.peer] = flight.lost
+            elif flight.update is not None:
+                self.up_bytes += flight.up_bytes
+                updates.append(flight.update)
+            else:
+                break  # not computed yet: the next call brings it
+            self._land(flight)
+        return Arrivals(updates, lost)
+
+    def _land(self, flight: Flight) -> None:
         heapq.heappop(self._ends)
-        self._advance(flight.end_s)
         del self._flights[flight.peer]
         if self._presence.online(bisect_left(self._peers, flight.peer)):
             insort(self._idle, flight.peer)
-        if flight.lost or flight.update is None:
-            return Arrivals(lost={flight.peer: flight.lost})
-        self.up_bytes += flight.up_bytes
-        return Arrivals([flight.update])
 
     def resume(self, sent: Mapping[PeerId, Sent], now_s: float) -> None:
         self._restart()

@@ -147,6 +147,11 @@ MISTAKES: dict[str, tuple[Callable[[], object] | None, list[str], list[str]]] = 
         run("strategy.name=krum", "pacer.cohort=3"),
         ["Krum", "needs 5", "pacer.cohort is 3"],
     ),
+    "median of a buffer": (
+        None,
+        run("strategy.name=median", "pacer.name=buffered"),
+        ["CoordinateMedian", "one vote", "pacer.name=synchronous"],
+    ),
     "scaffold with adamw": (
         None,
         run("strategy.name=scaffold", "trainer.name=adamw"),

@@ -1,8 +1,12 @@
+from dataclasses import replace
+from math import inf
+
 import pytest
 import torch
 
 from fedcore.errors import ProtocolError
-from fedcore.partial import Partial, mean_of, merged
+from fedcore.params import digest
+from fedcore.partial import Partial, mean_of, merged, summed
 from fedcore.ring import LIMIT, ONE
 from fedcore.strategy import Update
 
@@ -121,3 +125,41 @@ def test_an_empty_sum_merges_and_has_no_mean():
     for empty in (Partial().mean, Partial().update, lambda: mean_of([])):
         with pytest.raises(ProtocolError, match="no updates"):
             empty()
+
+
+def test_small_updates_summed_as_one_matrix_have_the_bits_of_one_by_one():
+    g = torch.Generator().manual_seed(3)
+    updates = [
+        Update(
+            f"p{i}",
+            i,
+            {
+                "a": torch.randn(7, 11, generator=g) * 10.0 ** (i % 9 - 4),
+                "b": torch.randn((), generator=g),
+                "c": torch.randn(0, 3, generator=g),
+            },
+            1 + 37 * i,
+        )
+        for i in range(300)
+    ]
+    fast, slow = summed(updates), summed(iter(updates))
+    assert (fast.examples, fast.version) == (slow.examples, slow.version)
+    for name, s in slow.sums.items():
+        assert torch.equal(fast.sums[name].total, s.total)
+        assert fast.sums[name].total.shape == s.total.shape
+    fast.add(updates[0])  # goes on like any other sum
+    slow.add(updates[0])
+    assert digest(fast.mean()) == digest(slow.mean())
+
+
+def test_small_updates_that_could_wrap_are_summed_one_by_one():
+    big = Update("p", 0, {"a": torch.full((2,), 2.0**29)}, 1)
+    whole = summed([big] * 10)
+    assert whole.sums["a"].wraps is not None
+    assert whole.mean()["a"].tolist() == [2.0**29] * 2
+
+
+def test_a_small_update_out_of_range_is_refused():
+    good = Update("p", 0, {"a": torch.ones(2)}, 1)
+    with pytest.raises(ProtocolError, match="leaves"):
+        summed([good, replace(good, payload={"a": torch.tensor([0.0, inf])})])

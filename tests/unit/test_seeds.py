@@ -40,3 +40,9 @@ def test_uniform_stays_inside_the_open_interval():
 
 def test_a_longer_stream_begins_with_the_shorter_one():
     assert np.array_equal(words(10, "s")[:3], words(3, "s"))
+
+
+def test_words_are_those_of_a_fresh_philox_whatever_was_drawn_before():
+    for count, path in [(5, ("a",)), (1, ("b", 2)), (1000, ("a",)), (3, ("c",))]:
+        fresh = np.random.Philox(key=seed_of(*path)).random_raw(count)
+        assert np.array_equal(words(count, *path), fresh)
