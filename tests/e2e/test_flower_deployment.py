@@ -14,7 +14,7 @@ from sims.flower.loader import flat
 from strategies import STRATEGIES
 from tests.e2e.flower_stage import ROOT, Stage, free_port, make_keys, make_node_key
 
-APPS = ROOT / "tests" / "flower_apps"
+APP = ROOT / "tests" / "every_strategy"
 pytestmark = pytest.mark.slow
 
 
@@ -96,15 +96,13 @@ def test_deployment_with_tls_and_node_authentication(tmp_path):
 
 @pytest.mark.timeout(600)
 def test_every_strategy_has_the_same_bits_in_a_deployment(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(APPS / "every")
+    monkeypatch.syspath_prepend(APP)
     rules = importlib.import_module("app_every.rules")
     tasks = {peer_name(i): rules.task_of(i) for i in range(rules.NODES)}
     out = tmp_path / "out.json"
     with Stage(tmp_path) as stage:
         deploy(stage, rules.NODES)
-        stage.call(
-            *("flwr", "run", APPS / "every", "loop", "--run-config", f"out='{out}'")
-        )
+        stage.call(*("flwr", "run", APP, "loop", "--run-config", f"out='{out}'"))
         assert stage.finished(500) == "completed", stage.logs()
         done = json.loads(out.read_text())
     assert done == {
