@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedcore.errors import ProtocolError
 from fedcore.params import Params
-from fedcore.ring import BLOCK, LIMIT, ONE, add_encoded, decode, encode, reach
+from fedcore.ring import LIMIT, ONE, add_encoded, add_rows, decode, encode, reach
 from fedcore.strategy import Update
 
 WRAP = 1 << 63  # sums of this size or more may leave int64
@@ -205,10 +205,7 @@ def _summed_as_matrix(updates: Sequence[Update]) -> Partial:
     if not most < LIMIT:  # NaN too: one by one, refusing or counting wraps
         return summed(iter(updates))
     total = torch.zeros(rows.shape[1], dtype=torch.int64)
-    height = max(1, BLOCK // rows.shape[1])
-    scales = torch.split((weights * ONE).unsqueeze(1), height)  # (n, 1)
-    for block, scale in zip(torch.split(rows, height), scales, strict=True):
-        total += (block.double() * scale).round_().to(torch.int64).sum(0)
+    add_rows(total, rows, weights)
     like = updates[0].payload
     cut = torch.split(total, [t.numel() for t in like.values()])
     named = zip(like.items(), cut, strict=True)

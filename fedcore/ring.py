@@ -74,6 +74,18 @@ def add_encoded(total: Tensor, x: Tensor, weight: int = 1) -> None:
         block.add_(whole[:count].copy_(scaled))
 
 
+def add_rows(total: Tensor, rows: Tensor, weights: Tensor) -> None:
+    """Add ``encode(row, weight)`` of every row to ``total`` in place.
+
+    ``total`` is int64 (d,), ``rows`` (n, d) and within ``reach``, ``weights`` float64
+    (n,). Cheaper than ``add_encoded`` row by row where rows are short.
+    """
+    height = max(1, BLOCK // rows.shape[1])
+    scales = torch.split((weights * ONE).unsqueeze(1), height)  # (n, 1)
+    for block, scale in zip(torch.split(rows, height), scales, strict=True):
+        total += (block.double() * scale).round_().to(torch.int64).sum(0)
+
+
 def _blocks(t: Tensor) -> Sequence[Tensor]:
     line = t.reshape(-1)
     return (line,) if line.numel() <= BLOCK else torch.split(line, BLOCK)

@@ -10,12 +10,12 @@ import mmap
 import os
 from dataclasses import dataclass
 from functools import lru_cache
-from tempfile import TemporaryFile
 
 import torch
 from torch import Tensor
 
 from fedcore.params import Params
+from sims.memory import nameless_file
 
 ALIGN_BYTES = 64  # a cache line; also makes every dtype's view legal
 FIRST_BYTES = 1 << 20
@@ -68,7 +68,7 @@ class Slab:
     """A growing block of bytes, shared with the processes forked after it was made."""
 
     def __init__(self) -> None:
-        self._fd = _anonymous_fd()
+        self._fd = nameless_file()
         self._bytes = torch.empty(0, dtype=torch.uint8)
         self._views: dict[torch.dtype, Tensor] = {}  # the bytes, as each dtype
         self.size = 0
@@ -113,10 +113,3 @@ class Slab:
         self._bytes = torch.empty(0, dtype=torch.uint8)
         self._views.clear()
         os.close(self._fd)
-
-
-def _anonymous_fd() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("fedcore-slab", os.MFD_CLOEXEC)
-    with TemporaryFile() as file:
-        return os.dup(file.fileno())

@@ -5,10 +5,10 @@ import mmap
 import os
 import socket
 import struct
-import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+
+from sims.memory import nameless_file
 
 FRAME = struct.Struct("<Q")
 STEP = 1 << 20  # a slab grows by whole mebibytes
@@ -19,7 +19,7 @@ class Slab:
 
     def __init__(self) -> None:
         """Make an empty slab; call before the fork."""
-        self._file = _nameless()
+        self._file = nameless_file()
         self._map: mmap.mmap | None = None
 
     def write(self, blobs: Iterable[bytes]) -> list[int]:
@@ -46,14 +46,6 @@ class Slab:
     def close(self) -> None:
         """Give the memory back."""
         os.close(self._file)
-
-
-def _nameless() -> int:
-    """Return an open file that vanishes with its last user."""
-    if sys.platform == "linux":
-        return os.memfd_create("flower-worker")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
 
 
 def put(line: socket.socket, slab: Slab, head: Any, blobs: Sequence[bytes]) -> None:
