@@ -69,7 +69,7 @@ def choose(size: int, count: int, *path: str | int) -> list[int]:
 def signs(seed: int, like: Params) -> Params:
     """Return a tree of +1 and -1 shaped as ``like``: mean 0, variance 1."""
     count = sum(t.numel() for t in like.values())
-    words = np.random.Philox(key=seed).random_raw(-(-count // 64))
+    words = _philox.words(seed, -(-count // 64))
     bits = np.unpackbits(words.astype("<u8").view(np.uint8))[:count]
     flat = torch.from_numpy(bits).to(torch.float32).mul_(2).sub_(1)
     parts = torch.split(flat, [t.numel() for t in like.values()])

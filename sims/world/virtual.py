@@ -185,7 +185,7 @@ class VirtualLink:
 
     def _unless_repeated(self, until_s: float) -> float:
         """Return ``until_s``, or inf if the pacer keeps a deadline that has passed."""
-        if until_s != self._passed_s:
+        if until_s != self._passed_s or until_s == -inf:  # -inf: it has more to fold
             self._repeats = 0
         return inf if self._repeats >= MAX_REPEATS else until_s
 

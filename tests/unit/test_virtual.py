@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from clients.trainers.sgd import SGD
-from fedcore.coordinator import Sent, coordinate
+from fedcore.coordinator import Coordinator, Rules, Sent, coordinate
 from fedcore.errors import ConfigError, QuorumError
 from fedcore.pacing import Buffered, Synchronous
 from fedcore.params import digest
 from fedcore.rounds import run_rounds
 from fedcore.seeds import seed_of
-from fedcore.strategy import Update, Work
+from fedcore.strategy import Update, Work, peer_name
 from sims.line import Line
 from sims.world.availability import Dropout, Markov, Span
 from sims.world.network import Uniform
@@ -328,3 +328,16 @@ def test_resuming_continues_the_works_that_were_out(start, tasks):
     assert link.now_s() == 7.0
     assert link.receive(inf).lost == {"peer2": "went offline"}
     assert link.now_s() == 12.0
+
+
+def test_a_pacer_with_more_to_fold_is_not_taken_for_one_that_waits(start):
+    """Forty answers of one instant, folded one by one, all at that instant."""
+    tasks = {peer_name(i): Line(seed=i) for i in range(40)}
+    link, times = VirtualLink(nudge, tasks, dict.fromkeys(tasks, 2.0)), []
+
+    def watch(fold):
+        times.extend([fold.now_s] * bool(fold.folded))
+
+    rules = Rules(FedAvg(steps=3), Buffered(size=1))
+    Coordinator(rules, link, watch=watch).run(start, 40)
+    assert times == [6.0] * 40
