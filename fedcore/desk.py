@@ -41,6 +41,7 @@ class Desk(Generic[State, Pace]):
         sent: unanswered work by peer.
         now_s: time of the last event.
         asked: the pacer was asked to start peers since the last answers came.
+        kept: what simulated peers keep; real ones keep it themselves.
     """
 
     state: State
@@ -49,6 +50,7 @@ class Desk(Generic[State, Pace]):
     serial: int = 0
     now_s: float = 0.0
     asked: bool = False
+    kept: Mapping[PeerId, Params] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +116,16 @@ class Rules(Generic[State, Pace]):
     ) -> tuple[Desk[State, Pace], Sequence[tuple[PeerId, Work]]]:
         """Return the desk after starting idle peers, and the work to send."""
         pace, starts = self.pacer.assign(desk.pace, event.peers, event.now_s)
-        out = [(s.peer, self._work(desk.state, s)) for s in starts]
+        out = [(s.peer, self._work(desk, s)) for s in starts]
         sent = {**desk.sent, **{p: Sent(w, event.now_s) for p, w in out}}
         serial, now_s = desk.serial + 1, event.now_s
-        return Desk(desk.state, pace, sent, serial, now_s, asked=True), out
+        after = Desk(desk.state, pace, sent, serial, now_s, True, desk.kept)
+        return after, out
 
-    def _work(self, state: State, start: Start) -> Work:
-        work = self.strategy.work(state, start.peer)
+    def _work(self, desk: Desk[State, Pace], start: Start) -> Work:
+        work = self.strategy.work(desk.state, start.peer)
+        if start.peer in desk.kept:
+            work = replace(work, kept=desk.kept[start.peer])
         return work if start.steps is None else replace(work, steps=start.steps)
 
     def judge(self, desk: Desk[State, Pace], arrivals: Arrivals, now_s: float) -> Heard:
@@ -148,7 +153,7 @@ class Rules(Generic[State, Pace]):
         self, desk: Desk[State, Pace], event: Heard
     ) -> tuple[Desk[State, Pace], Fold[State]]:
         """Return the desk after taking answers in, and what changed."""
-        good = event.updates
+        good = [_timed(u, desk.sent, event.now_s) for u in event.updates]
         answered = {u.peer for u in good}
         dropped = {*event.lost} | {r.peer for r in event.refused if r.ends_work}
         dropped -= answered
@@ -160,7 +165,16 @@ class Rules(Generic[State, Pace]):
             pace = self.pacer.lose(pace, dropped, event.now_s)
         pace, ready = self.pacer.take(pace, good, event.now_s)
         state = self.strategy.apply(desk.state, ready) if ready else desk.state
-        after = Desk(state, pace, sent, desk.serial + 1, event.now_s)
+        fresh = {u.peer: u.keep for u in event.updates if u.keep}
+        kept = {**desk.kept, **fresh} if fresh else desk.kept
+        after = Desk(state, pace, sent, desk.serial + 1, event.now_s, kept=kept)
         return after, Fold(
             state, ready, event.refused, event.lost, event.now_s, desk.serial
         )
+
+
+def _timed(update: Update, sent: Mapping[PeerId, Sent], now_s: float) -> Update:
+    """Return ``update`` with our measure of how long it took, and nothing private."""
+    out = sent.get(update.peer)
+    took = {} if out is None else {"took_s": now_s - out.sent_s}
+    return replace(update, metrics={**update.metrics, **took}, keep={})

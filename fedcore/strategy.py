@@ -49,6 +49,8 @@ class Work:
         epochs: passes over the peer's own examples, >= 1; used when ``steps`` is 0.
         aux: more tensors the trainer needs, such as SCAFFOLD's correction.
         hints: small extra settings for the trainer, such as a cluster number.
+        kept: what this peer kept after its last answer (``Update.keep``). Put in by
+            whoever runs the peer; it is not sent to it.
     """
 
     version: int
@@ -57,6 +59,7 @@ class Work:
     epochs: int = 1
     aux: Params = field(default_factory=dict)
     hints: Mapping[str, int | float | str] = field(default_factory=dict)
+    kept: Params = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,9 @@ class Update:
             (see ``fedcore.ring``): the exact sum of many peers' differences.
         examples: training examples used; the weight in averages, >= 1.
         metrics: plain numbers for the log, such as ``loss``.
+        keep: what the peer keeps for its next work, and nobody else sees: a personal
+            head, the examples it has labelled. Empty leaves what it has. Tensors
+            with the names of weights are the peer's own, in place of the model's.
     """
 
     peer: PeerId
@@ -78,6 +84,7 @@ class Update:
     payload: Params
     examples: int
     metrics: Mapping[str, float] = field(default_factory=dict)
+    keep: Params = field(default_factory=dict)
 
 
 class Strategy(Protocol[State]):

@@ -49,6 +49,7 @@ class CoordinateMedian:
     steps: int = 0
     epochs: int = 1
     needs: ClassVar[Literal["each"]] = "each"
+    one_vote: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         positive(server_lr=self.server_lr)
@@ -87,6 +88,7 @@ class TrimmedMean:
     steps: int = 0
     epochs: int = 1
     needs: ClassVar[Literal["each"]] = "each"
+    one_vote: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         counts(0, attackers=self.attackers)

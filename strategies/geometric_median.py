@@ -114,6 +114,7 @@ class GeometricMedian:
     steps: int = 0
     epochs: int = 1
     needs: ClassVar[Literal["each"]] = "each"
+    one_vote: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         positive(smoothing=self.smoothing, server_lr=self.server_lr)

@@ -54,6 +54,7 @@ class Krum:
     steps: int = 0
     epochs: int = 1
     needs: ClassVar[Literal["each"]] = "each"
+    one_vote: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         counts(0, attackers=self.attackers)
@@ -98,6 +99,7 @@ class MultiKrum:
     steps: int = 0
     epochs: int = 1
     needs: ClassVar[Literal["each"]] = "each"
+    one_vote: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         counts(0, attackers=self.attackers, keep=self.keep)

@@ -87,6 +87,7 @@ class Scaffold:
     steps: int = 0
     epochs: int = 1
     needs: ClassVar[Literal["each"]] = "each"
+    plain_sgd: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         positive(local_lr=self.local_lr, server_lr=self.server_lr)

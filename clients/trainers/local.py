@@ -10,20 +10,26 @@ or in a cohort.
 from collections.abc import Sequence
 
 from clients.trainers import autograd, feed, fused
+from clients.trainers.duties import duty_of
 from clients.trainers.method import Method, device_of
 from clients.trainers.plan import Plan, plan_for
 from clients.trainers.rules import Rule
 from fedcore.strategy import PeerId, Update, Work
 from fedcore.task import Task
 
+ALONE = frozenset({"do", "lr", "mu"})  # hints that are for one model only
+
 
 def descend(task: Task, work: Work, peer: PeerId, method: Method, rule: Rule) -> Update:
-    """Train on ``task`` and return how far the model moved.
+    """Train on ``task`` and return how far the model moved, or do another duty.
 
     Raises:
         ConfigError: the trainer's device does not exist.
-        ProtocolError: the work does not fit the task's model.
+        ProtocolError: the work does not fit the task's model, or asks for a duty
+            that nobody here knows.
     """
+    if "do" in work.hints:
+        return duty_of(work)(task, work, peer, method, rule)
     plan = _plan(task, method)
     if plan and (entry := feed.entry(task, work, peer, plan)):
         return fused.train([entry], plan, rule, method.clip_norm)[0]
@@ -36,7 +42,7 @@ def cohort_of(task: Task, work: Work, method: Method) -> Plan | None:
     Its steps are matrix products, each model by itself. What comes with the work
     is for one model only.
     """
-    asked = work.aux or "mu" in work.hints or "lr" in work.hints
+    asked = work.aux or not ALONE.isdisjoint(work.hints)
     plan = None if asked or method.clip_norm else _plan(task, method)
     return plan if plan and plan.many else None
 

@@ -6,6 +6,7 @@ import torch
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from fedcore.flower.memory import recalled, remember
 from fedcore.flower.records import pack_update, unpack_work
 from fedcore.flower.roster import WHOAMI, own_name, whoami_reply
 from fedcore.flower.trees import unpack_tree
@@ -30,7 +31,9 @@ def client_app_of(load_both: Callable[[Context], tuple[Task, Trainer]]) -> Clien
     @app.train()
     def train(message: Message, context: Context) -> Message:
         task, trainer = load_both(context)
-        update = trainer(task, unpack_work(message.content), own_name(context))
+        work = recalled(context.state, unpack_work(message.content))
+        update = trainer(task, work, own_name(context))
+        remember(context.state, work, update)
         return Message(pack_update(update), reply_to=message)
 
     @app.evaluate()

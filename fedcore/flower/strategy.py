@@ -133,7 +133,7 @@ class AsFlower(FlowerStrategy):
             return None, None
         learned = run.desk.state.params
         model = {name: learned.get(name, t) for name, t in run.first.items()}
-        answers = [(u.examples, u.metrics) for u in fold.folded]
+        answers = [(u.examples, _told(u)) for u in fold.folded]
         return pack_tree("arrays", model, join=False)["arrays"], mean_metrics(answers)
 
     def configure_evaluate(
@@ -241,3 +241,8 @@ def _report(fold: Fold[Any]) -> None:
         log.warning("refused %s: %s", refusal.peer, refusal.reason)
     for peer, reason in fold.lost.items():
         log.warning("lost %s: %s", peer, reason)
+
+
+def _told(update: Update) -> Mapping[str, float]:
+    """Return the figures that the client itself sent."""
+    return {name: x for name, x in update.metrics.items() if name != "took_s"}

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from fedcore.errors import ConfigError
 from sims.bench.frame import BENCHES, Options, Row, load_bench
@@ -50,7 +51,9 @@ class Command:
         if args.list or args.bench is None:
             return _print_list()
         bench = load_bench(args.bench)
-        options = Options(args.quick, pythons(args.peer_python), _say)
+        folder = _folder(args)
+        figures = None if folder is None else folder / "img"
+        options = Options(args.quick, pythons(args.peer_python), _say, figures)
         began, rows = time.monotonic(), list[Row]()
         for row in bench.rows(options):
             rows.append(row)
@@ -89,11 +92,17 @@ def _print(row: Row, as_json: bool) -> None:
     _out(json.dumps(row.plain()) if as_json else page.line(row))
 
 
+def _folder(args: argparse.Namespace) -> Path | None:
+    """Return where the page and the figures go; None for a quick look."""
+    folder = args.out or (None if args.quick else "docs")
+    return None if folder is None else Path(folder)
+
+
 def _keep(args: argparse.Namespace, facts: Sequence[str], rows: Sequence[Row]) -> None:
     """Write the page's section after a full run, or where the user asked for it."""
     from sims.bench import page
 
-    folder = args.out or (None if args.quick else "docs")
+    folder = _folder(args)
     if folder is None:
         return
     command = f"fedcore bench {args.bench}" + (" --quick" if args.quick else "")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
+from pathlib import Path
 from statistics import median
 from typing import Protocol
 
@@ -72,11 +73,13 @@ class Options:
         pythons: interpreter by peer name, for peers that live in their own
             environment.
         say: told what is going on.
+        figures: folder for figures, named ``<bench>-<what>.svg``; None draws none.
     """
 
     quick: bool = False
     pythons: Mapping[str, str] = field(default_factory=dict)
     say: Callable[[str], None] = quiet
+    figures: Path | None = None
 
 
 class Bench(Protocol):

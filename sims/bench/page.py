@@ -65,13 +65,13 @@ def merged(page: str, name: str, text: str) -> str:
     return (page or TITLE).rstrip() + "\n\n" + text
 
 
-def write(folder: str, name: str, text: str) -> Path:
+def write(folder: Path, name: str, text: str) -> Path:
     """Put the section into ``benchmarks.md`` of ``folder``, atomically.
 
     Raises:
         ConfigError: the folder does not exist or cannot be written.
     """
-    path = Path(folder) / "benchmarks.md"
+    path = folder / "benchmarks.md"
     try:
         page = path.read_text(encoding="utf-8") if path.exists() else ""
         fresh = path.with_suffix(".md.new")

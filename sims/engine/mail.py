@@ -117,22 +117,22 @@ class Put(Protocol):
 def job_words(job: Job, put: Put) -> list[Any]:
     """Return ``job`` as plain data."""
     w = job.work
-    trees = [put(w.params), put(w.aux)]
+    trees = [put(w.params), put(w.aux), put(w.kept)]
     return [job.peer, w.version, w.steps, w.epochs, dict(w.hints), *trees]
 
 
 def job_of(words: Sequence[Any], reader: Reader) -> Job:
     """Undo ``job_words``."""
-    peer, version, steps, epochs, hints, params, aux = words
-    trees = reader.get(params), reader.get(aux)
-    return Job(peer, Work(version, trees[0], steps, epochs, trees[1], hints))
+    peer, version, steps, epochs, hints, *trees = words
+    params, aux, kept = map(reader.get, trees)
+    return Job(peer, Work(version, params, steps, epochs, aux, hints, kept))
 
 
 def update_words(update: Update, put: Put) -> list[Any]:
     """Return ``update`` as plain data."""
     metrics = {name: _number(value) for name, value in update.metrics.items()}
     head = [update.peer, update.version, _number(update.examples)]
-    return [*head, metrics, put(update.payload)]
+    return [*head, metrics, put(update.payload), put(update.keep)]
 
 
 def _number(value: Any) -> int | float:
@@ -143,9 +143,11 @@ def _number(value: Any) -> int | float:
 
 def update_of(words: Sequence[Any], reader: Reader) -> Update:
     """Undo ``update_words``; the tensors are copies."""
-    peer, version, examples, metrics, payload = words
-    own = {name: t.clone() for name, t in reader.get(payload).items()}
-    return Update(peer, version, own, examples, metrics)
+    peer, version, examples, metrics, *trees = words
+    payload, keep = (
+        {name: t.clone() for name, t in reader.get(tree).items()} for tree in trees
+    )
+    return Update(peer, version, payload, examples, metrics, keep)
 
 
 def error_words(error: Exception) -> Message:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from clients.trainers.sgd import SGD
 from fedcore.config import (
     Settings,
     build,
@@ -25,18 +24,21 @@ from fedcore.config import (
 )
 from fedcore.errors import ConfigError
 from fedcore.gate import Gate
-from fedcore.pacing import Buffered, Pacer
+from fedcore.pacing import Pacer
 from fedcore.strategy import Strategy
 from fedcore.task import Trainer
 from privacy.local import LocalGaussian
 from sims.data.partition import Partition
 from sims.engine.choose import Kind
+from sims.runs.checks import (
+    check_cohort,
+    check_corrected,
+    check_trusted,
+    check_votes,
+)
 from sims.world.availability import AVAILABILITY, Availability
 from sims.world.devices import Devices
 from sims.world.network import Network
-from strategies.coordinatewise import CoordinateMedian, TrimmedMean
-from strategies.geometric_median import GeometricMedian
-from strategies.krum import Krum, MultiKrum
 from strategies.scaffold import Scaffold
 
 TRAINERS = {
@@ -52,7 +54,6 @@ PRIVACY = {
     "none": "sims.runs.config:NoPrivacy",
 }
 USUAL_CLIENTS = 10
-ONE_VOTE_EACH = (CoordinateMedian, GeometricMedian, Krum, MultiKrum, TrimmedMean)
 
 
 class Privacy(Protocol):
@@ -167,47 +168,9 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.run.clients:
             check_cohort(self.pacer, self.run.clients)
-        _check_votes(self.strategy, self.pacer)
-        _check_corrected(self.strategy, self.trainer)
-
-
-def _check_votes(strategy: Strategy[Any], pacer: Pacer[Any]) -> None:
-    """Refuse a ``pacer`` whose rounds are too small or unfair to a robust ``strategy``.
-
-    A buffer may hold several answers of one quick peer, and so let it outvote others.
-    """
-    if isinstance(strategy, ONE_VOTE_EACH) and isinstance(pacer, Buffered):
-        raise ConfigError(
-            f"{strategy} gives every peer one vote, and a buffered pacer may fold "
-            "several answers of one peer: use pacer.name=synchronous"
-        )
-    fewest = getattr(strategy, "fewest", 1)
-    for key in ("cohort", "quorum", "size"):
-        if getattr(pacer, key, fewest) < fewest:
-            raise ConfigError(
-                f"{strategy} needs {fewest} answers a round, but pacer.{key} is "
-                f"{getattr(pacer, key)}: raise pacer.{key}, or lower strategy.attackers"
-            )
-
-
-def _check_corrected(strategy: Strategy[Any], trainer: Trainer) -> None:
-    """Refuse a ``trainer`` from whose moves SCAFFOLD cannot tell the gradients."""
-    if isinstance(strategy, Scaffold) and trainer != SGD(lr=getattr(trainer, "lr", 0)):
-        raise ConfigError(
-            f"scaffold reads gradients off the moves of plain SGD, and the trainer is "
-            f"{trainer}: use trainer.name=sgd without momentum, weight_decay, "
-            "clip_norm or a schedule"
-        )
-
-
-def check_cohort(pacer: Pacer[Any], clients: int) -> None:
-    """Refuse a ``pacer`` that draws more clients than there are."""
-    cohort = getattr(pacer, "cohort", 1)
-    if cohort > clients:
-        raise ConfigError(
-            f"pacer.cohort is {cohort}, but there are {clients} clients: lower "
-            "pacer.cohort or raise run.clients"
-        )
+        check_votes(self.strategy, self.pacer)
+        check_corrected(self.strategy, self.trainer)
+        check_trusted(self.strategy, self.privacy != NoPrivacy())
 
 
 def read(path: Path | None, flags: Sequence[str] = ()) -> RunConfig:
@@ -222,9 +185,10 @@ def read(path: Path | None, flags: Sequence[str] = ()) -> RunConfig:
 def configured(*layers: Settings) -> RunConfig:
     """Return the configuration that ``layers`` of settings make, later ones first.
 
-    The cohort of a small federation and the seed of its draw follow ``[run]``, the
-    quorum what a robust strategy needs, and the step of SCAFFOLD, which travels with
-    the work, the trainer's ``lr``, unless they are set.
+    Unless they are set, the cohort of a small federation and the seed of its draw
+    follow ``[run]``, the quorum what a robust strategy needs, the step of SCAFFOLD,
+    which travels with the work, the trainer's ``lr``, and the pacer what the strategy
+    is made for (its ``usual``).
     """
     given = list(map(_with_task_settings, layers))
     every = layered(*given)
@@ -245,17 +209,28 @@ def _usual(head: _Head, given: Settings) -> Settings:
     named = given.get("pacer.name") or given.get("pacer")
     few = min(USUAL_CLIENTS, head.run.clients or USUAL_CLIENTS)
     fewest = getattr(head.strategy, "fewest", 1)
-    usual: dict[str, int] = {"pacer.seed": head.run.seed}
-    if named and named.value == "buffered":
-        usual["pacer.size"] = few
-    else:
+    made_for: Settings = from_flat(getattr(head.strategy, "usual", {}), "default")
+    pacer = named or made_for.get("pacer.name")
+    usual: dict[str, int] = {}
+    if hasattr(head.strategy, "clients"):
+        usual["strategy.clients"] = head.run.clients
+    if pacer and pacer.value == "buffered":
+        usual |= {"pacer.size": few, "pacer.seed": head.run.seed}
+    elif not pacer or pacer.value == "synchronous":
         cohort = str(given["pacer.cohort"].value) if "pacer.cohort" in given else ""
         most = int(cohort) if cohort.isdecimal() else few
         usual |= {"pacer.cohort": few, "pacer.quorum": max(1, min(fewest, most))}
-    found = dict(from_flat(usual, "default"))
+        usual["pacer.seed"] = head.run.seed
+    own = {} if named and named.value != _name(made_for) else made_for
+    found = {**from_flat(usual, "default"), **own}
     if isinstance(head.strategy, Scaffold) and "trainer.lr" in given:
         found["strategy.local_lr"] = given["trainer.lr"]
     return found
+
+
+def _name(settings: Settings) -> object:
+    """Return the pacer that ``settings`` name, or None."""
+    return settings["pacer.name"].value if "pacer.name" in settings else None
 
 
 def _with_task_settings(settings: Settings) -> Settings:

@@ -34,7 +34,8 @@ from fedcore.task import load
 from sims.data.deal import Labels
 from sims.data.federate import federate
 from sims.engine import Engine, make_engine
-from sims.runs.config import RunConfig, TaskChoice, check_cohort
+from sims.runs.checks import check_cohort
+from sims.runs.config import RunConfig, TaskChoice
 from sims.runs.folder import Clients
 from sims.world.virtual import VirtualLink
 

@@ -1,13 +1,12 @@
 """One strategy object and every runner: the same bits (law 1), for all strategies."""
 
-from functools import cache
+from functools import cache, partial
 
 import pytest
 import torch
 import trio
 import trio.testing
 
-from clients.trainers.sgd import SGD
 from fedcore.coordinator import coordinate
 from fedcore.flower import FlowerLink, LinkLimits, client_app
 from fedcore.pacing import Synchronous
@@ -20,24 +19,21 @@ from p2p.node import Node
 from sims.flower.grid import InProcessGrid
 from sims.world.virtual import VirtualLink
 from strategies import STRATEGIES
-from tests.e2e.normed import Normed
+from tests.cases import TRAINER, rules_of, task_of
 
 PEERS, ROUNDS = 5, 3
-TRAINER = SGD(lr=0.05)
-TASKS = {peer_name(i): Normed(seed=i) for i in range(PEERS)}
 PACER = Synchronous(cohort=PEERS, quorum=PEERS)
 every_strategy = pytest.mark.parametrize("name", STRATEGIES)
 
 
-def rules_of(name):
-    settings = {"local_lr": TRAINER.lr} if name == "scaffold" else {}
-    return STRATEGIES[name](steps=3, **settings)
+def tasks_of(name):
+    return {peer_name(i): task_of(name, i) for i in range(PEERS)}
 
 
 @cache
-def start():
+def start(name):
     g = torch.Generator().manual_seed(0)
-    like = params_of(Normed(seed=0).model())
+    like = params_of(task_of(name, 0).model())
     return {
         name: torch.randn(t.shape, generator=g).abs() if name.startswith("1.") else
         0.5 * torch.randn(t.shape, generator=g)
@@ -47,52 +43,57 @@ def start():
 
 @cache
 def in_the_loop(name):
-    return digest(run_rounds(rules_of(name), TRAINER, TASKS, start(), ROUNDS).params)
+    rules, tasks = rules_of(name, steps=3), tasks_of(name)
+    return digest(run_rounds(rules, TRAINER, tasks, start(name), ROUNDS).params)
 
 
-def through_flower(rules, grid):
-    link = FlowerLink(grid, LinkLimits(wait_for=PEERS))
-    return digest(coordinate(rules, PACER, link, start(), ROUNDS).params)
+def through_flower(name, grid):
+    link, rules = FlowerLink(grid, LinkLimits(wait_for=PEERS)), rules_of(name, steps=3)
+    return digest(coordinate(rules, PACER, link, start(name), ROUNDS).params)
 
 
-def share_of(context):
-    return Normed(seed=int(context.node_config["partition-id"]))
+def client_for(task):
+    """Return a ClientApp whose node i learns ``task(i)``."""
+    return client_app(lambda c: task(int(c.node_config["partition-id"])), TRAINER)
 
 
 @every_strategy
 def test_the_model_moves(name):
     """Or else the equalities below would say nothing."""
-    assert in_the_loop(name) != digest(start())
+    assert in_the_loop(name) != digest(start(name))
 
 
 @every_strategy
 def test_virtual_clock(name):
-    speeds = {peer: 1.0 + i for i, peer in enumerate(TASKS)}
-    link = VirtualLink(TRAINER, TASKS, speeds)
-    state = coordinate(rules_of(name), PACER, link, start(), ROUNDS)
+    tasks = tasks_of(name)
+    speeds = {peer: 1.0 + i for i, peer in enumerate(tasks)}
+    link = VirtualLink(TRAINER, tasks, speeds)
+    rules = rules_of(name, steps=3)
+    state = coordinate(rules, PACER, link, start(name), ROUNDS)
     assert digest(state.params) == in_the_loop(name)
 
 
 @every_strategy
 def test_flower_in_one_process(name):
-    with InProcessGrid(client_app(share_of, TRAINER), PEERS) as grid:
-        assert through_flower(rules_of(name), grid) == in_the_loop(name)
+    app = client_for(partial(task_of, name))
+    with InProcessGrid(app, PEERS) as grid:
+        assert through_flower(name, grid) == in_the_loop(name)
 
 
 @every_strategy
 def test_mesh_in_memory(name):
-    network, rules = MemoryNetwork(delay_s=0.2), rules_of(name)
+    network, rules = MemoryNetwork(delay_s=0.2), rules_of(name, steps=3)
     nodes = [
         Node(
             network.join(peer),
             rules,
             TRAINER,
             task,
-            rules.init(start()),
+            rules.init(start(name)),
             cohort=PEERS,
             round_s=60.0,
         )
-        for peer, task in TASKS.items()
+        for peer, task in tasks_of(name).items()
     ]
 
     async def main():
@@ -106,17 +107,19 @@ def test_mesh_in_memory(name):
 
 @pytest.mark.slow
 def test_flower_on_ray():
-    """All strategies in one ServerApp: starting Ray is what takes the time."""
+    """All with one kind of task in one ServerApp: starting Ray takes the time."""
     from flwr.serverapp import ServerApp
 
     from sims.flower.ray import run_on_ray
 
-    server, got = ServerApp(), {}
+    for kind in {type(task_of(name, 0)) for name in STRATEGIES}:
+        names = [name for name in STRATEGIES if type(task_of(name, 0)) is kind]
+        server, got = ServerApp(), {}
 
-    @server.main()
-    def main(grid, context):
-        for name in STRATEGIES:
-            got[name] = through_flower(rules_of(name), grid)
+        @server.main()
+        def main(grid, context, names=names, got=got):
+            for name in names:
+                got[name] = through_flower(name, grid)
 
-    run_on_ray(server, client_app(share_of, TRAINER), PEERS)
-    assert got == {name: in_the_loop(name) for name in STRATEGIES}
+        run_on_ray(server, client_for(kind), PEERS)
+        assert got == {name: in_the_loop(name) for name in names}

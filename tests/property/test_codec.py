@@ -35,7 +35,8 @@ def tensors(draw):
 TREES = st.dictionaries(NAMES, tensors(), max_size=3)
 METRICS = st.dictionaries(NAMES, st.floats(), max_size=3)
 UPDATES = st.lists(
-    st.builds(Update, NAMES, INTEGERS, TREES, INTEGERS, METRICS), max_size=4
+    st.builds(Update, NAMES, INTEGERS, TREES, INTEGERS, METRICS, st.just({})),
+    max_size=4,
 )
 HINTS = st.dictionaries(
     NAMES,
@@ -43,7 +44,9 @@ HINTS = st.dictionaries(
     max_size=3,
 )
 COUNTS = st.integers(0, 2**63 - 1)
-WORKS = st.builds(Work, COUNTS, TREES, COUNTS, st.integers(1, 2**63 - 1), TREES, HINTS)
+WORKS = st.builds(
+    Work, COUNTS, TREES, COUNTS, st.integers(1, 2**63 - 1), TREES, HINTS, st.just({})
+)
 
 
 @settings(deadline=None, max_examples=60)

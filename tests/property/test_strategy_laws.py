@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedcore.hints import hint_of
 from fedcore.pacing import by_peer
 from fedcore.params import digest, norm, sub
 from fedcore.partial import merged
@@ -14,29 +15,33 @@ from strategies import STRATEGIES
 from strategies.coordinatewise import CoordinateMedian, TrimmedMean
 from strategies.geometric_median import GeometricMedian
 from strategies.krum import Krum, MultiKrum
+from tests.cases import answer, rules_of
 
-START = {"w": torch.ones(3), "norm.running_var": torch.ones(1)}
+START = {
+    "w": torch.ones(3),
+    "fc.weight": torch.ones(2, 3),
+    "norm.running_var": torch.ones(1),
+}
 SUMS = [name for name, make in STRATEGIES.items() if make.needs == "sum"]
 ORDERLESS = [*SUMS, "median", "trimmed-mean"]  # before any sorting, too
 QUICK = settings(deadline=None, max_examples=15)
 FEW = settings(deadline=None, max_examples=4)  # laws of form: values matter little
 
 numbers = st.floats(-10, 10, width=32)
-trees = st.lists(numbers, min_size=4, max_size=4).map(
-    lambda xs: {"w": torch.tensor(xs[:3]), "norm.running_var": torch.tensor(xs[3:])}
+drafts = st.lists(
+    st.tuples(
+        st.lists(numbers, min_size=5, max_size=9),
+        st.integers(1, 1000),
+        st.integers(1, 9),
+    ),
+    min_size=5,
+    max_size=8,
 )
 
 
-def round_of(parts):
-    return [
-        Update(f"p{i}", 0, tree, examples, {"steps": float(steps)})
-        for i, (tree, examples, steps) in enumerate(parts)
-    ]
-
-
-updates = st.lists(
-    st.tuples(trees, st.integers(1, 1000), st.integers(1, 9)), min_size=5, max_size=8
-).map(round_of)
+def round_of(rules, state, drafts):
+    """Return answers of peers p0, p1, ... to what ``rules`` ask of them."""
+    return [answer(rules, state, f"p{i}", *draft) for i, draft in enumerate(drafts)]
 
 
 def bits(value):
@@ -45,43 +50,47 @@ def bits(value):
     return structure, digest(tensors)
 
 
-def two_rounds(rules, us):
+def two_rounds(rules, drafts):
     """Return the state after two rounds: by then every memory is in use."""
-    state = rules.apply(rules.init(START), us)
-    later = [Update(u.peer, 1, u.payload, u.examples, u.metrics) for u in us]
-    return rules.apply(state, later)
+    state = rules.init(START)
+    for _ in range(2):
+        state = rules.apply(state, round_of(rules, state, drafts))
+    return state
 
 
 @pytest.mark.parametrize("name", SUMS)
-@given(us=updates)
+@given(drafts=drafts)
 @QUICK
-def test_a_sum_may_replace_the_updates_exactly(name, us):
+def test_a_sum_may_replace_the_updates_exactly(name, drafts):
     """What secure aggregation, trees of aggregators and all-reduce all rely on."""
-    rules = STRATEGIES[name]()
+    rules = rules_of(name)
     state = rules.init(START)
+    us = round_of(rules, state, drafts)
     assert bits(rules.apply(state, us)) == bits(rules.apply(state, [merged(us)]))
     halves = [merged(us[:2], "left"), merged(us[2:], "right")]
     assert bits(rules.apply(state, us)) == bits(rules.apply(state, halves))
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-@given(us=updates, order=st.randoms(use_true_random=False))
+@given(drafts=drafts, order=st.randoms(use_true_random=False))
 @QUICK
-def test_the_order_of_arrival_does_not_matter(name, us, order):
-    rules = STRATEGIES[name]()
+def test_the_order_of_arrival_does_not_matter(name, drafts, order):
+    rules = rules_of(name)
     state = rules.init(START)
+    us = round_of(rules, state, drafts)
     mixed = order.sample(us, len(us))
     folded = mixed if name in ORDERLESS else by_peer(mixed)
     assert bits(rules.apply(state, us)) == bits(rules.apply(state, folded))
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-@given(us=updates)
+@given(drafts=drafts)
 @FEW
-def test_apply_writes_into_nothing_and_counts_one(name, us):
-    rules = STRATEGIES[name]()
-    state = rules.apply(rules.init(START), us)
-    later = [Update(u.peer, 1, u.payload, u.examples, u.metrics) for u in us]
+def test_apply_writes_into_nothing_and_counts_one(name, drafts):
+    rules = rules_of(name)
+    state = rules.init(START)
+    state = rules.apply(state, round_of(rules, state, drafts))
+    later = round_of(rules, state, drafts)
     before = bits((state, tuple(later)))
     after = rules.apply(state, later)
     assert bits((state, tuple(later))) == before
@@ -89,33 +98,35 @@ def test_apply_writes_into_nothing_and_counts_one(name, us):
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-@given(us=updates)
+@given(drafts=drafts)
 @FEW
-def test_the_model_keeps_its_names_shapes_and_types(name, us):
-    params = two_rounds(STRATEGIES[name](), us).params
+def test_the_model_keeps_its_names_shapes_and_types(name, drafts):
+    params = two_rounds(rules_of(name), drafts).params
     assert {k: (t.shape, t.dtype) for k, t in params.items()} == {
         k: (t.shape, t.dtype) for k, t in START.items()
     }
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-@given(us=updates)
+@given(drafts=drafts)
 @FEW
-def test_the_state_survives_being_stored(name, us):
-    rules = STRATEGIES[name]()
-    state = two_rounds(rules, us)
-    restored = restore(type(state), *flatten(state))
+def test_the_state_survives_being_stored(name, drafts):
+    rules = rules_of(name)
+    state = two_rounds(rules, drafts)
+    restored = restore(hint_of(state), *flatten(state))
     assert bits(restored) == bits(state)
-    again = [Update(u.peer, 2, u.payload, u.examples, u.metrics) for u in us]
+    again = round_of(rules, state, drafts)
     assert bits(rules.apply(restored, again)) == bits(rules.apply(state, again))
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_work_echoes_the_version_and_expects_a_model(name):
-    rules = STRATEGIES[name](steps=3)
+def test_work_echoes_the_version_and_expects_finite_tensors(name):
+    rules = rules_of(name, steps=3)
     work = rules.work(rules.init(START), "p0")
     assert (work.version, work.steps) == (0, 3)
-    assert digest(rules.expects(work)) == digest(START)
+    expected = rules.expects(work)
+    assert expected
+    assert all(t.dtype == torch.float32 for t in expected.values())
 
 
 # Under attack: f of the updates hold anything a 32-bit float can.

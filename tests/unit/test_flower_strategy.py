@@ -4,7 +4,6 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
-from clients.trainers.sgd import SGD
 from fedcore.errors import ConfigError, QuorumError
 from fedcore.flower import AsFlower, client_app
 from fedcore.flower.answers import mean_metrics
@@ -15,7 +14,7 @@ from sims.flower.run import run_in_process
 from sims.line import Line
 from strategies import STRATEGIES
 from strategies.fedavg import FedAvg
-from strategies.scaffold import Scaffold
+from tests.cases import TASKS, TRAINER, rules_of
 
 
 def line_of(context):
@@ -142,16 +141,12 @@ def test_malformed_answers_are_lost_by_name(answer, caplog):
     assert "lost node-" in caplog.text
 
 
-CASES = {
-    name: make()
-    for name, make in STRATEGIES.items()
-    if name != "scaffold"  # its rate must be the trainer's
-} | {"scaffold": Scaffold(local_lr=0.05)}
+LINEAR = [name for name in STRATEGIES if name not in TASKS]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", LINEAR)
 def test_our_clients_give_the_bits_of_the_loop(name):
-    strategy, trainer, start = CASES[name], SGD(lr=0.05), {"weight": torch.zeros(1, 4)}
+    strategy, trainer, start = rules_of(name), TRAINER, {"weight": torch.zeros(1, 4)}
     tasks = {peer_name(i): Line(seed=i) for i in range(6)}
     want = run_rounds(strategy, trainer, tasks, start, rounds=2)
     shell = AsFlower(strategy, ask_names=True, quorum=6)

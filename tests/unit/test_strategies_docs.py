@@ -8,8 +8,10 @@ import pytest
 
 from strategies import STRATEGIES
 
-PAGE = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text("utf-8")
-SECTIONS = re.split(r"^##+ ", PAGE, flags=re.MULTILINE)
+DOCS = Path(__file__).parents[2] / "docs"
+INDEX = (DOCS / "strategies.md").read_text("utf-8")
+PAGES = [INDEX, *(p.read_text("utf-8") for p in (DOCS / "strategies").glob("*.md"))]
+SECTIONS = [s for page in PAGES for s in re.split(r"^##+ ", page, flags=re.MULTILINE)]
 NUMBER = r"\d[\d.]*(?:e-?\d+)?"
 
 
@@ -25,11 +27,17 @@ def test_every_key_stands_there_with_its_default(name):
     for key in fields(STRATEGIES[name]):
         told = re.search(rf"`{key.name}`\s\(([^)]*)\)", section)
         assert told, f"{name}: {key.name} is missing"
-        numbers = [float(n) for n in re.findall(NUMBER, told.group(1))]
-        assert float(key.default) in numbers, f"{name}: {key.name} = {key.default}"
+        assert said(key.default, told.group(1)), f"{name}: {key.name} = {key.default}"
+
+
+def said(default, text):
+    """Return whether ``text`` names the value ``default``."""
+    if isinstance(default, bool | str):
+        return str(default).lower() in text.lower()
+    return float(default) in map(float, re.findall(NUMBER, text))
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_stands_in_the_table_with_what_it_needs(name):
-    row = next(line for line in PAGE.splitlines() if line.startswith(f"| [`{name}`]"))
+    row = next(line for line in INDEX.splitlines() if line.startswith(f"| [`{name}`]"))
     assert f"| {STRATEGIES[name].needs} |" in row

@@ -1,0 +1,69 @@
+"""Settings that cannot work together, refused before anything is trained.
+
+A strategy says what it must have by plain class attributes, all optional:
+
+    fewest      fewest answers that make a round
+    one_vote    every peer may have one answer in a round
+    plain_sgd   the trainer must be SGD with nothing but a step size
+    trusted     peers hold copies of each other's data, so nothing is private
+    usual       settings of other sections that go with it, such as its pacer
+    research    its published gain was not seen here (docs/strategies.md)
+"""
+
+from typing import Any
+
+from clients.trainers.sgd import SGD
+from fedcore.errors import ConfigError
+from fedcore.pacing import Buffered, Pacer
+from fedcore.strategy import Strategy
+from fedcore.task import Trainer
+
+
+def check_votes(strategy: Strategy[Any], pacer: Pacer[Any]) -> None:
+    """Refuse a ``pacer`` whose rounds are too small or unfair to ``strategy``.
+
+    A buffer may hold several answers of one quick peer, and so let it outvote others.
+    """
+    if getattr(strategy, "one_vote", False) and isinstance(pacer, Buffered):
+        raise ConfigError(
+            f"{strategy} gives every peer one vote, and a buffered pacer may fold "
+            "several answers of one peer: use pacer.name=synchronous"
+        )
+    fewest = getattr(strategy, "fewest", 1)
+    for key in ("cohort", "quorum", "size"):
+        if getattr(pacer, key, fewest) < fewest:
+            raise ConfigError(
+                f"{strategy} needs {fewest} answers a round, but pacer.{key} is "
+                f"{getattr(pacer, key)}: raise pacer.{key}, or lower strategy.attackers"
+            )
+
+
+def check_corrected(strategy: Strategy[Any], trainer: Trainer) -> None:
+    """Refuse a ``trainer`` from whose moves SCAFFOLD cannot tell the gradients."""
+    plain = trainer == SGD(lr=getattr(trainer, "lr", 0))
+    if getattr(strategy, "plain_sgd", False) and not plain:
+        raise ConfigError(
+            f"{strategy} reads gradients off the moves of plain SGD, and the trainer "
+            f"is {trainer}: use trainer.name=sgd without momentum, weight_decay, "
+            "clip_norm or a schedule"
+        )
+
+
+def check_trusted(strategy: Strategy[Any], private: bool) -> None:
+    """Refuse privacy around a ``strategy`` that hands peers each other's data."""
+    if getattr(strategy, "trusted", False) and private:
+        raise ConfigError(
+            f"{strategy} copies every example to several peers, so privacy.name would "
+            "promise what cannot be kept: use privacy.name=none in a trusted cluster, "
+            "or another strategy"
+        )
+
+
+def check_cohort(pacer: Pacer[Any], clients: int) -> None:
+    """Refuse a ``pacer`` that draws more clients than there are."""
+    cohort = getattr(pacer, "cohort", 1)
+    if cohort > clients:
+        raise ConfigError(
+            f"pacer.cohort is {cohort}, but there are {clients} clients: lower "
+            "pacer.cohort or raise run.clients"
+        )
