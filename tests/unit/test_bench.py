@@ -55,7 +55,7 @@ def test_a_section_is_added_once_and_then_replaced(tmp_path):
     for name, ours in [("sim", 1.0), ("mesh", 2.0), ("sim", 3.0)]:
         rows = [versus(f"{name} row", "w", ours, 6.0, "ms")]
         text = page.section(name, f"fedcore bench {name}", ["a fact"], rows)
-        assert page.write(str(tmp_path), name, text) == path
+        assert page.write(tmp_path, name, text) == path
     kept = path.read_text()
     assert kept.count("## sim\n") == kept.count("## mesh\n") == 1
     assert "| sim row | w | 3 | 6 | 2x | ms |  |" in kept
