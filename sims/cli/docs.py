@@ -42,6 +42,7 @@ A folder `runs/<date>-<time>-<name>`, private to its owner:
 | `manifest.json` | seed, versions, git commit, SHA-256 of settings, data and model |
 | `clients.json` | how many clients, and the labels that the first ones hold |
 | `metrics.jsonl`, `metrics.csv` | one row a round, with the SHA-256 of its model |
+| `personal.json` | each client's own accuracy, with the model it would be sent |
 | `model.safetensors` | the last model |
 | `report.html`, `figures/*.png` | charts; the page works offline |
 | `journal/` | checkpoints, from which an interrupted run goes on |

@@ -22,7 +22,11 @@ from sims.runs.finding import all_runs, differing, find, summary
 from sims.runs.folder import RunFolder
 
 SHOWN_ROUNDS = 10
-HEAD = ("run", "status", "rounds", "accuracy", "loss", "down", "up", "time")
+HEAD = (
+    *("run", "status", "rounds", "accuracy", "loss"),
+    *("own", "worst tenth"),  # accuracy of clients' models on examples like theirs
+    *("down", "up", "time"),
+)
 
 
 def list_runs(args: argparse.Namespace) -> int:
@@ -44,12 +48,14 @@ def overview(values: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _line(value: Mapping[str, Any]) -> list[str]:
+    own = value["personal"].get("as-sent", {})
     return [
         value["run"],
         value["status"],
         f"{value['rounds']}/{value['of']}",
         figure(value["accuracy"]),
         figure(value["loss"]),
+        *(figure(own.get(name)) for name in ("mean", "worst_tenth")),
         number(value["down_bytes"], "bytes"),
         number(value["up_bytes"], "bytes"),
         number(value["wall_s"], "s"),
@@ -82,6 +88,11 @@ def show(args: argparse.Namespace) -> int:
         "git": manifest.git,
         "versions": ", ".join(f"{k} {v}" for k, v in manifest.versions.items()),
         "path": str(folder.path),
+    }
+    facts |= {
+        f"own accuracy, {kind}": f"mean {figure(found['mean'])}, "
+        f"worst tenth {figure(found['worst_tenth'])}"
+        for kind, found in value["personal"].items()
     }
     say(pairs({label: text for label, text in facts.items() if text}))
     if rows:

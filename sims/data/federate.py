@@ -21,10 +21,10 @@ def federate(
         ConfigError: the data cannot be cut so.
     """
     parts = partition.split(dataset.labels, dataset.groups, clients, seed)
-    return Federation(dataset, parts, held_out=_owners_test_rows(dataset, parts))
+    return Federation(dataset, parts, held_out=owners_test_rows(dataset, parts))
 
 
-def _owners_test_rows(dataset: Dataset, parts: Sequence[Rows]) -> list[Rows] | None:
+def owners_test_rows(dataset: Dataset, parts: Sequence[Rows]) -> list[Rows] | None:
     """Return the held-out rows of each part's owner; None if one has no such rows."""
     owners, test_owners = dataset.groups, dataset.test_groups
     if owners is None or test_owners is None:

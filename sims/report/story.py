@@ -11,19 +11,28 @@ MOST_BARS = 60
 MOST_CELLS = 1200  # of the table of labels
 
 Labels = Mapping[str, Mapping[str, int]]  # peer -> label -> examples
+Personal = Mapping[str, Mapping[str, Mapping[str, float]]]  # kind -> peer -> figures
 
 
-def charts_of(rows: Sequence[Row], labels: Labels, clients: int = 0) -> list[Chart]:
+def charts_of(
+    rows: Sequence[Row],
+    labels: Labels,
+    clients: int = 0,
+    served: Personal | None = None,
+) -> list[Chart]:
     """Return the charts that tell the story of a run, in reading order.
 
     Args:
         rows: of the run.
         labels: who holds what, of the first clients.
         clients: in the federation; 0 counts only those that answered.
+        served: each client's own figures, if they were measured.
     """
+    measured = [personal(served)] if served else []
     return [
         accuracy(rows),
         loss(rows),
+        *measured,
         traffic(rows),
         clock(rows),
         wall(rows),
@@ -60,6 +69,24 @@ def loss(rows: Sequence[Row]) -> Lines:
         "round",
         "",
         tuple(line for line in lines if line.points),
+    )
+
+
+def personal(served: Personal) -> Lines:
+    """Return the clients' own accuracies, worst first: a curve of those served."""
+
+    def curve(figures: Mapping[str, Mapping[str, float]]) -> list[tuple[float, float]]:
+        values = sorted(f["accuracy"] for f in figures.values() if "accuracy" in f)
+        last = max(1, len(values) - 1)
+        return [(100 * i / last, value) for i, value in enumerate(values)]
+
+    return Lines(
+        "personal",
+        "Accuracy of each client's model on its own kind of examples",
+        "Clients from the worst served to the best. A flat curve serves all alike.",
+        "share of the clients, percent",
+        "%",
+        tuple(Line.of(kind, curve(figures)) for kind, figures in served.items()),
     )
 
 

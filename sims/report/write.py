@@ -23,6 +23,11 @@ def write_page(folder: RunFolder) -> None:
         if (figure := last(rows, name)) is not None
     }
     facts |= {
+        f"clients' own accuracy, {kind}": f"{number(found['mean'], '%')}, "
+        f"worst tenth {number(found['worst_tenth'], '%')}"
+        for kind, found in value["personal"].items()
+    }
+    facts |= {
         "rounds": f"{value['rounds']} of {manifest.rounds}",
         "clients": str(clients.count),
         "training examples": str(clients.examples),
@@ -57,7 +62,7 @@ def write_figures(folder: RunFolder) -> None:
 
 def _charts(folder: RunFolder, rows: Sequence[Row]) -> list[Chart]:
     clients = folder.clients()
-    return charts_of(rows, clients.labels, clients.count)
+    return charts_of(rows, clients.labels, clients.count, folder.personal())
 
 
 def _what(folder: RunFolder) -> str:

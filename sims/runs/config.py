@@ -54,6 +54,14 @@ PRIVACY = {
     "none": "sims.runs.config:NoPrivacy",
 }
 USUAL_CLIENTS = 10
+NOT_BELOW_0 = (
+    "clients",
+    "workers",
+    "checkpoint_every",
+    "target",
+    "personal",
+    "finetune",
+)
 
 
 class Privacy(Protocol):
@@ -116,6 +124,10 @@ class Plan:
         checkpoint_every: rounds between checkpoints; 0 saves after the first round
             and then every ten seconds.
         target: stop when the held-out accuracy reaches it; 0 never stops early.
+        personal: clients whose own accuracy is measured at the end, on held-out
+            examples like theirs; at most so many, evenly drawn; 0 for none.
+        finetune: local batches each of them trains for itself before that; measured
+            beside the model as it came.
     """
 
     rounds: int = 30
@@ -126,12 +138,14 @@ class Plan:
     eval_every: int = 1
     checkpoint_every: int = 0
     target: float = 0.0
+    personal: int = 100
+    finetune: int = 0
 
     def __post_init__(self) -> None:
         for key in ("rounds", "eval_every"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"{key} must be >= 1, not {getattr(self, key)}")
-        for key in ("clients", "workers", "checkpoint_every", "target"):
+        for key in NOT_BELOW_0:
             if getattr(self, key) < 0:
                 raise ConfigError(f"{key} must be >= 0, not {getattr(self, key)}")
         if self.target > 1:

@@ -13,6 +13,7 @@ from fedcore.errors import ConfigError
 from fedcore.metrics import Row, plain
 from sims.runs.folder import Manifest, RunFolder
 from sims.runs.lock import is_held
+from sims.runs.spread import Figures, spread
 
 
 def all_runs(out: Path) -> list[RunFolder]:
@@ -115,6 +116,7 @@ def summary(run: RunFolder) -> dict[str, Any]:
             "of": manifest.rounds,
             "accuracy": last(rows, "accuracy"),
             "loss": last(rows, "loss"),
+            "personal": _served(run),
             "down_bytes": sum(row.down_bytes for row in rows),
             "up_bytes": sum(row.up_bytes for row in rows),
             "clock_s": rows[-1].clock_s if rows else 0.0,
@@ -126,3 +128,9 @@ def summary(run: RunFolder) -> dict[str, Any]:
         }
     )
     return value
+
+
+def _served(run: RunFolder) -> dict[str, Figures]:
+    """Return the spread of the accuracy of clients' own models, by kind of model."""
+    spreads = {kind: spread(figures) for kind, figures in run.personal().items()}
+    return {kind: found for kind, found in spreads.items() if found}

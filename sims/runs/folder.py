@@ -1,8 +1,9 @@
 """Run folders: everything one run leaves behind, and how to find it again.
 
 A folder holds ``config.toml``, ``manifest.json`` (seed, versions, hashes, outcome),
-``clients.json`` (who holds what), ``metrics.jsonl`` and ``.csv``, ``journal/`` (with
-the checkpoints), ``model.safetensors``, ``report.html``, ``figures/`` and ``run.log``.
+``clients.json`` (who holds what), ``metrics.jsonl`` and ``.csv``, ``personal.json``
+(how well each client is served), ``journal/`` (with the checkpoints),
+``model.safetensors``, ``report.html``, ``figures/`` and ``run.log``.
 Files are replaced whole; ``metrics.jsonl`` and ``run.log`` only grow.
 """
 
@@ -139,6 +140,11 @@ class RunFolder:
         if not (self.path / "metrics.jsonl").exists():
             return []
         return read_rows(self.read("metrics.jsonl"))
+
+    def personal(self) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
+        """Return figures by kind and client, if they were measured."""
+        there = (self.path / "personal.json").exists()
+        return self._json("personal.json") if there else {}
 
     def add(self, row: Row) -> None:
         """Append one row of metrics.

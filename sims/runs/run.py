@@ -6,10 +6,10 @@ without an interruption, today or when ``fedcore sim verify`` does it again.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from clients.tasks.dataset import Dataset, Federation
 from fedcore.coordinator import (
     Coordinator,
     Desk,
-    Event,
     Fold,
     Journal,
     NoJournal,
@@ -29,20 +28,22 @@ from fedcore.errors import QuorumError
 from fedcore.gate import Refusal
 from fedcore.metrics import Meter, Row
 from fedcore.params import Params, digest
-from fedcore.strategy import AnyState
+from fedcore.strategy import AnyState, PeerId
 from fedcore.task import load
 from sims.data.deal import Labels
 from sims.data.federate import federate
+from sims.data.own_test import own_tests
 from sims.engine import Engine, make_engine
+from sims.runs.brake import Braked, Ending, HaltError
 from sims.runs.checks import check_cohort
 from sims.runs.config import RunConfig, TaskChoice
 from sims.runs.folder import Clients
+from sims.runs.personal import Tuning, personal, some
+from sims.runs.spread import Figures
 from sims.world.virtual import VirtualLink
 
 SHOWN_CLIENTS = 40  # of whom the labels are kept for the report
 MOST_LABELS = 100
-
-Ending = Literal["finished", "target", "stopped"]
 
 _log = logging.getLogger(__name__)
 
@@ -126,12 +127,15 @@ class Result:
         ending: all rounds done; the target reached; or stopped on request.
         rounds: rounds folded.
         sha256: digest of the model.
+        personal: figures of clients by peer, under ``as-sent`` and, where clients
+            train for themselves first, ``fine-tuned``; empty if stopped or not asked.
     """
 
     ending: Ending
     rounds: int
     params: Params
     sha256: str
+    personal: Mapping[str, Mapping[PeerId, Figures]] = field(default_factory=dict)
 
 
 @dataclass
@@ -169,15 +173,6 @@ def simulate(setup: Setup, watcher: Watcher, journal: Journal | None = None) -> 
         return sitting.run(journal or NoJournal())
 
 
-class _HaltError(Exception):
-    """Carries the state out of the coordinator's loop when it ends early."""
-
-    def __init__(self, ending: Ending, state: AnyState) -> None:
-        super().__init__(ending)
-        self.ending = ending
-        self.state = state
-
-
 @dataclass
 class _Sitting:
     """One use of an engine for a run, from its start or from a checkpoint."""
@@ -203,16 +198,36 @@ class _Sitting:
         )
         self._model = self.setup.dataset.new_model()
         rules: Rules[Any, Any] = Rules(config.strategy, config.pacer, config.gate)
-        braked = _Braked(journal, self.watcher.begin, self._ending)
+        braked = Braked(journal, self.watcher.begin, self._ending)
         coordinator = Coordinator(rules, link, braked, self._watch)
         self._meter.start()
+        ending: Ending = "finished"
         try:
-            state = coordinator.run(self.setup.start, config.run.rounds)
-        except _HaltError as halt:
-            return _result(halt.ending, halt.state)
+            coordinator.run(self.setup.start, config.run.rounds)
+        except HaltError as halt:
+            ending = halt.ending
         except QuorumError as error:
             raise QuorumError(f"{error}{self._explained()}") from error
-        return _result("finished", state)
+        return self._result(ending, braked.saved[-1])
+
+    def _result(self, ending: Ending, desk: Desk[Any, Any]) -> Result:
+        params, version = desk.state.params, desk.state.version
+        served = {} if ending == "stopped" else self._personal(desk)
+        return Result(ending, version, params, digest(params), served)
+
+    def _personal(self, desk: Desk[Any, Any]) -> dict[str, dict[PeerId, Figures]]:
+        """Return how well clients are served by the models of ``desk``."""
+        setup, config = self.setup, self.setup.config
+        if not config.run.personal or not self.watcher.evaluated:
+            return {}
+        shards = {p: setup.tasks[p] for p in some(setup.tasks, config.run.personal)}
+        tasks = own_tests(setup.dataset, shards, config.run.seed)
+        told = (config.strategy, desk.state, tasks, desk.kept)
+        found = {"as-sent": personal(*told)}
+        if config.run.finetune:
+            tuning = Tuning(config.trainer, config.run.finetune)
+            found["fine-tuned"] = personal(*told, tuning)
+        return found
 
     def _evaluate(self, state: AnyState) -> Mapping[str, float]:
         run = self.setup.config.run
@@ -256,41 +271,3 @@ class _Sitting:
         fix = "; the training diverged: lower trainer.lr, or set trainer.clip_norm"
         diverged = kind.endswith(("nan", "infinite", "huge"))
         return f"; last refused: {last.peer}, {last.reason}{fix if diverged else ''}"
-
-
-@dataclass(frozen=True)
-class _Braked:
-    """A journal that says where the run goes on, and ends it when asked to.
-
-    It ends after a round, with a checkpoint.
-    """
-
-    inner: Journal
-    begin: Callable[[int], None]
-    ending: Callable[[], Ending | None]
-
-    def open(self, begin: Desk[Any, Any]) -> tuple[Desk[Any, Any], Iterable[Event]]:
-        desk, events = self.inner.open(begin)
-        self.begin(desk.state.version)
-        return desk, events
-
-    def record(self, serial: int, event: Event) -> None:
-        self.inner.record(serial, event)
-
-    def folded(self, desk: Desk[Any, Any]) -> None:
-        ending = self.ending()
-        if ending is None:
-            self.inner.folded(desk)
-        else:
-            self.inner.save(desk)
-            raise _HaltError(ending, desk.state)
-
-    def save(self, desk: Desk[Any, Any]) -> None:
-        self.inner.save(desk)
-
-    def close(self) -> None:
-        self.inner.close()
-
-
-def _result(ending: Ending, state: AnyState) -> Result:
-    return Result(ending, state.version, state.params, digest(state.params))

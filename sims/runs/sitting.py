@@ -160,6 +160,8 @@ def _sit(
 def _close(folder: RunFolder, manifest: Manifest, result: Result) -> Manifest:
     """Write what is left of a run that ended well, and return its manifest."""
     folder.write_csv()
+    if result.personal:
+        folder.write("personal.json", as_json(plain(result.personal)))
     folder.write("model.safetensors", safetensors.torch.save(dict(result.params)))
     stopped = result.ending == "stopped"
     manifest = replace(
