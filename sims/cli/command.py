@@ -124,6 +124,13 @@ def _resume(parser: argparse.ArgumentParser) -> None:
 
 
 def _list(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "section",
+        nargs="?",
+        choices=SECTIONS,
+        metavar="SECTION",
+        help="list what there is to choose from instead, such as strategy",
+    )
     _out(parser)
     _json(parser)
 

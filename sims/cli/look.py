@@ -30,7 +30,11 @@ HEAD = (
 
 
 def list_runs(args: argparse.Namespace) -> int:
-    """List the runs, oldest first."""
+    """List the runs, oldest first; or what a section can be."""
+    if args.section:
+        from sims.cli.start import list_section  # imports torch
+
+        return list_section(args.section, as_json=args.json)
     found = [summary(run) for run in all_runs(Path(args.out))]
     values = sorted(found, key=lambda value: str(value["started"]))
     if args.json:

@@ -90,17 +90,22 @@ def _write_new(path: Path, content: str, *, force: bool) -> None:
 
 def catalog(args: argparse.Namespace) -> int:
     """List what a run can be made of."""
-    wanted = [i for i in _items() if args.section in (None, i["section"])]
-    if args.json:
-        say_json(wanted)
+    return list_section(args.section, as_json=args.json, keys=args.keys)
+
+
+def list_section(wanted: str | None, *, as_json: bool, keys: bool = False) -> int:
+    """List what ``wanted`` can be, or every section if it is None."""
+    items = [i for i in _items() if wanted in (None, i["section"])]
+    if as_json:
+        say_json(items)
         return 0
     section = ""
-    for item in wanted:
+    for item in items:
         if item["section"] != section:
             section = item["section"]
             say(f"[{section}]")
         say(f"  {item['name']:<18} {item['what']}")
-        for key in item["keys"] if args.keys else ():
+        for key in item["keys"] if keys else ():
             default = key["default"] or "(required)"
             say(f"      {key['key']} = {default}  # {key['help']}")
     return 0
@@ -118,7 +123,10 @@ def _items() -> Iterator[dict[str, Any]]:
                 for key in keys
                 if key["only_for"] == name and key["key"].startswith(f"{field.name}.")
             ]
-            what = _first_sentence(field.choice.load(name)) if field.choice else ""
+            thing = field.choice.load(name) if field.choice else None
+            what = _first_sentence(thing)
+            if getattr(thing, "research", False):
+                what = f"{what} (research: see its page)"
             yield {"section": field.name, "name": name, "what": what, "keys": own}
 
 
