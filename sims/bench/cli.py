@@ -49,7 +49,7 @@ class Command:
             ConfigError: there is no such benchmark, or the page cannot be written.
         """
         if args.list or args.bench is None:
-            return _print_list()
+            return _print_list(args.json)
         bench = load_bench(args.bench)
         folder = _folder(args)
         figures = None if folder is None else folder / "img"
@@ -80,9 +80,11 @@ def pythons(given: Sequence[str]) -> Mapping[str, str]:
     return chosen
 
 
-def _print_list() -> int:
+def _print_list(as_json: bool) -> int:
     for name in sorted(BENCHES):
-        _out(f"{name:<12} {load_bench(name).help}")
+        help_ = load_bench(name).help
+        told = json.dumps({"bench": name, "help": help_})
+        _out(told if as_json else f"{name:<12} {help_}")
     return 0
 
 

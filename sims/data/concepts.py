@@ -4,7 +4,7 @@ The standard test of clustered federated learning: no single model can fit two
 groups of clients whose labels are permuted differently.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ import torch
 from clients.tasks.dataset import Dataset, Examples
 from fedcore.errors import ConfigError
 from fedcore.seeds import permutation
-from sims.data.deal import Rows, classes_of, even
+from sims.data.deal import Labels, Rows, by_group, classes_of, even, positive
 
 
 def disagreeing(dataset: Dataset, concepts: int, seed: int) -> Dataset:
@@ -58,3 +58,29 @@ def _dealt(rows: int, concepts: int, *path: str | int) -> Rows:
 def _renamed(examples: Examples, groups: Rows, meanings: Rows) -> Examples:
     x, y = examples
     return x, torch.from_numpy(meanings[groups, y.numpy()])
+
+
+@dataclass(frozen=True, slots=True)
+class Concepts:
+    """Groups of clients that disagree on what the classes are called.
+
+    No one model can serve them all. Of 30 clients and 3 concepts, the first ten share
+    the first concept, which keeps the classes as they are.
+
+    Attributes:
+        concepts: groups of clients, >= 1.
+    """
+
+    concepts: int = 3
+
+    def __post_init__(self) -> None:
+        positive(self, concepts=self.concepts)
+
+    def of(self, dataset: Dataset, seed: int) -> Dataset:
+        """Return ``dataset`` with the classes renamed in each group of rows."""
+        return disagreeing(dataset, self.concepts, seed)
+
+    def split(
+        self, labels: Labels, groups: Rows | None, clients: int, seed: int
+    ) -> list[Rows]:
+        return by_group(groups, clients, seed)

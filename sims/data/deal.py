@@ -133,3 +133,32 @@ def parts_of(owner: Rows, clients: int) -> list[Rows]:
     """Return the sorted rows of each client; views of one array."""
     order = np.argsort(owner, kind="stable")
     return np.split(order, np.cumsum(np.bincount(owner, minlength=clients))[:-1])
+
+
+def by_group(groups: Rows | None, clients: int, seed: int) -> list[Rows]:
+    """Return the rows of ``clients`` dealt evenly to the groups; see ``ByGroup``."""
+    owned = by_owner(groups)
+    if clients < len(owned):
+        raise ConfigError(
+            f"ByGroup: {clients} clients for {len(owned)} groups: "
+            "ask for at least one client per group, or use partition natural"
+        )
+    parts: list[Rows] = []
+    members = even(len(owned), clients)
+    for group, (rows, count) in enumerate(zip(owned, members, strict=True)):
+        enough(len(rows), int(count))
+        mixed = shuffled(rows, "group", seed, group)
+        ends = np.cumsum(even(int(count), len(rows)))
+        parts += [np.sort(part) for part in np.split(mixed, ends[:-1])]
+    return parts
+
+
+def by_owner(groups: Rows | None) -> list[Rows]:
+    """Return the sorted rows of each owner, in order of owner number."""
+    if groups is None:
+        raise ConfigError(
+            "these data know no natural owners: use partition iid or dirichlet, "
+            "or give the Dataset `groups`"
+        )
+    owner = np.unique(groups, return_inverse=True)[1].astype(np.int64)
+    return parts_of(owner, int(owner.max()) + 1)

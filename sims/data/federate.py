@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from clients.tasks.dataset import Dataset, Federation, Rows
+from sims.data.concepts import Concepts
 from sims.data.partition import Partition
 
 
@@ -20,6 +21,8 @@ def federate(
     Raises:
         ConfigError: the data cannot be cut so.
     """
+    if isinstance(partition, Concepts):
+        dataset = partition.of(dataset, seed)
     parts = partition.split(dataset.labels, dataset.groups, clients, seed)
     return Federation(dataset, parts, held_out=owners_test_rows(dataset, parts))
 

@@ -13,15 +13,17 @@ import numpy as np
 
 from fedcore.errors import ConfigError
 from fedcore.seeds import choose, permutation
+from sims.data.concepts import Concepts
 from sims.data.deal import (
     Labels,
     Rows,
+    by_group,
+    by_owner,
     classes_of,
     enough,
     even,
     parts_of,
     positive,
-    shuffled,
 )
 from sims.data.skewed import (
     ClassDraw,
@@ -116,7 +118,7 @@ class Natural:
     def split(
         self, labels: Labels, groups: Rows | None, clients: int, seed: int
     ) -> list[Rows]:
-        owned = _by_owner(groups)
+        owned = by_owner(groups)
         fit = [rows for rows in owned if len(rows) >= self.min_examples]
         if clients < 0 or clients > len(fit) or not fit:
             raise ConfigError(
@@ -141,20 +143,7 @@ class ByGroup:
     def split(
         self, labels: Labels, groups: Rows | None, clients: int, seed: int
     ) -> list[Rows]:
-        owned = _by_owner(groups)
-        if clients < len(owned):
-            raise ConfigError(
-                f"ByGroup: {clients} clients for {len(owned)} groups: "
-                "ask for at least one client per group, or use partition natural"
-            )
-        parts: list[Rows] = []
-        members = even(len(owned), clients)
-        for group, (rows, count) in enumerate(zip(owned, members, strict=True)):
-            enough(len(rows), int(count))
-            mixed = shuffled(rows, "group", seed, group)
-            ends = np.cumsum(even(int(count), len(rows)))
-            parts += [np.sort(part) for part in np.split(mixed, ends[:-1])]
-        return parts
+        return by_group(groups, clients, seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,22 +175,12 @@ class ClassBlocks:
         return ByGroup().split(labels, classes * self.blocks // count, clients, seed)
 
 
-def _by_owner(groups: Rows | None) -> list[Rows]:
-    """Return the sorted rows of each owner, in order of owner number."""
-    if groups is None:
-        raise ConfigError(
-            "these data know no natural owners: use partition iid or dirichlet, "
-            "or give the Dataset `groups`"
-        )
-    owner = np.unique(groups, return_inverse=True)[1].astype(np.int64)
-    return parts_of(owner, int(owner.max()) + 1)
-
-
 PARTITIONS: dict[str, type[Partition]] = {
     "by-group": ByGroup,
     "class-blocks": ClassBlocks,
     "class-draw": ClassDraw,
     "classes": Classes,
+    "concepts": Concepts,
     "dirichlet": DirichletLabels,
     "dirichlet-sizes": DirichletSizes,
     "dual-dirichlet": DualDirichlet,

@@ -47,6 +47,7 @@ TRAINERS = {
 }
 PACERS = {
     "buffered": "fedcore.pacing:Buffered",
+    "compass": "strategies.compass_pacer:Compass",
     "synchronous": "fedcore.pacing:Synchronous",
 }
 PRIVACY = {

@@ -72,8 +72,8 @@ class Setup:
 
     @property
     def dataset(self) -> Dataset:
-        """What is learned."""
-        return self.data.dataset
+        """What is learned; concepts rename the classes of the task's own."""
+        return self.tasks.dataset
 
     def engine(self) -> Engine:
         """Return the engine that trains the clients; the caller closes it."""
@@ -116,7 +116,7 @@ def prepare(config: RunConfig, data: Data | None = None) -> Setup:
         data = Data(task, load_task(task.name, task.settings))
     tasks = federate(data.dataset, config.partition, run.clients, run.seed)
     check_cohort(config.pacer, len(tasks))
-    return Setup(config, data, tasks, data.dataset.start(run.seed))
+    return Setup(config, data, tasks, tasks.dataset.start(run.seed))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sims.data.concepts import Concepts
 from sims.data.partition import (
     IID,
     PARTITIONS,
@@ -21,6 +22,7 @@ ALL_ROWS = [
     IID(),
     ByGroup(),
     ClassBlocks(2),
+    Concepts(2),
     Classes(2),
     ClassDraw(1, 3),
     DirichletLabels(0.1, 2),

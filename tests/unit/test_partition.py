@@ -3,7 +3,7 @@ import pytest
 
 from clients.tasks import load_task
 from fedcore.errors import ConfigError
-from sims.data.concepts import disagreeing
+from sims.data.concepts import Concepts, disagreeing
 from sims.data.deal import deal, even, quotas, topped_up
 from sims.data.federate import federate
 from sims.data.partition import (
@@ -215,6 +215,16 @@ def test_concepts_disagree_and_are_tested_apart():
         pairs = set(zip(plain.labels[here], data.labels[here], strict=True))
         assert len(pairs) == 10  # one new name for each class
         assert (group == 0) == all(old == new for old, new in pairs)
+
+
+def test_the_partition_concepts_renames_classes_and_deals_by_group():
+    plain = load_task("digits")
+    data = disagreeing(plain, 3, seed=1)
+    got, want = federate(plain, Concepts(3), 6, 1), federate(data, ByGroup(), 6, 1)
+    for peer in want:
+        assert got[peer].rows.tolist() == want[peer].rows.tolist()
+        assert got[peer].held_out.tolist() == want[peer].held_out.tolist()
+    assert got.dataset.digest() == data.digest()
 
 
 def test_concepts_need_rows():
