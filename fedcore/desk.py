@@ -6,11 +6,13 @@ it says. Putting the same events through the same rules gives the same bits, whi
 how a killed coordinator resumes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, TypeAlias
+from typing import Any, Generic, TypeAlias
 
 from fedcore.gate import Gate, Refusal
+from fedcore.hierarchy.aggregate import Aggregator
+from fedcore.hierarchy.eager import Piles, light, pile_size, piled, unpiled
 from fedcore.pacing import Pace, Pacer, Start
 from fedcore.params import Params
 from fedcore.strategy import PeerId, State, Strategy, Update, Work
@@ -33,6 +35,14 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """How many answers a peer has given to work of ``version``."""
+
+    version: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Desk(Generic[State, Pace]):
     """All that the coordinator knows: enough to go on after a crash.
 
@@ -42,6 +52,8 @@ class Desk(Generic[State, Pace]):
         now_s: time of the last event.
         asked: the pacer was asked to start peers since the last answers came.
         kept: what simulated peers keep; real ones keep it themselves.
+        piles: answers not folded yet, as sums; empty without an aggregator.
+        turns: who has answered to the present version already.
     """
 
     state: State
@@ -51,6 +63,8 @@ class Desk(Generic[State, Pace]):
     now_s: float = 0.0
     asked: bool = False
     kept: Mapping[PeerId, Params] = field(default_factory=dict)
+    piles: Piles = ()
+    turns: Mapping[PeerId, Turn] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +97,8 @@ class Fold(Generic[State]):
     """What one event changed, for those who watch.
 
     Attributes:
-        folded: the updates that made this version; empty when none was made.
+        folded: the updates that made this version; empty when none was made. They
+            have no payloads if an aggregator summed these as they came.
         refused: what the gate turned away, with reasons.
         serial: of the event. A resumed run tells its last folds again, to the same
             bits: the first one it tells replaces all from that serial on.
@@ -101,11 +116,25 @@ class Fold(Generic[State]):
 
 @dataclass(frozen=True)
 class Rules(Generic[State, Pace]):
-    """Strategy, pacer and gate: what to do, when, and with whom."""
+    """Strategy, pacer and gate: what to do, when, and with whom.
+
+    Attributes:
+        aggregator: sums answers as they come, so that no payload waits for its fold
+            (``fedcore.hierarchy``); None keeps them. The bits are the same.
+
+    Raises:
+        ConfigError: there is an aggregator, and the strategy needs more than sums or
+            the pacer does not say beforehand what it folds together.
+    """
 
     strategy: Strategy[State]
     pacer: Pacer[Pace]
     gate: Gate = field(default_factory=Gate)
+    aggregator: Aggregator | None = None
+
+    def __post_init__(self) -> None:
+        if self.aggregator is not None:
+            pile_size(self.strategy, self.pacer)
 
     def begin(self, params: Params) -> Desk[State, Pace]:
         """Return the desk before the first round."""
@@ -119,13 +148,18 @@ class Rules(Generic[State, Pace]):
         out = [(s.peer, self._work(desk, s)) for s in starts]
         sent = {**desk.sent, **{p: Sent(w, event.now_s) for p, w in out}}
         serial, now_s = desk.serial + 1, event.now_s
-        after = Desk(desk.state, pace, sent, serial, now_s, True, desk.kept)
+        after = replace(
+            desk, pace=pace, sent=sent, serial=serial, now_s=now_s, asked=True
+        )
         return after, out
 
     def _work(self, desk: Desk[State, Pace], start: Start) -> Work:
         work = self.strategy.work(desk.state, start.peer)
         if start.peer in desk.kept:
             work = replace(work, kept=desk.kept[start.peer])
+        turn = desk.turns.get(start.peer)
+        if turn is not None and turn.version == work.version:
+            work = replace(work, hints={**work.hints, "turn": turn.count})
         return work if start.steps is None else replace(work, steps=start.steps)
 
     def judge(self, desk: Desk[State, Pace], arrivals: Arrivals, now_s: float) -> Heard:
@@ -163,14 +197,48 @@ class Rules(Generic[State, Pace]):
         pace = desk.pace
         if dropped:
             pace = self.pacer.lose(pace, dropped, event.now_s)
-        pace, ready = self.pacer.take(pace, good, event.now_s)
-        state = self.strategy.apply(desk.state, ready) if ready else desk.state
+        pace, ready, piles, state = self._fold(desk, pace, good, event.now_s)
         fresh = {u.peer: u.keep for u in event.updates if u.keep}
         kept = {**desk.kept, **fresh} if fresh else desk.kept
-        after = Desk(state, pace, sent, desk.serial + 1, event.now_s, kept=kept)
+        serial = desk.serial + 1
+        after = Desk(
+            *(state, pace, sent, serial, event.now_s),
+            kept=kept,
+            piles=piles,
+            turns=_turns(desk, answered, state.version),
+        )
         return after, Fold(
             state, ready, event.refused, event.lost, event.now_s, desk.serial
         )
+
+    def _fold(
+        self, desk: Desk[State, Pace], pace: Pace, good: Sequence[Update], now_s: float
+    ) -> tuple[Pace, Sequence[Update], Piles, State]:
+        """Return the pace, what it folds, the sums left, and the state after it."""
+        piles = desk.piles
+        if self.aggregator is not None:
+            size = pile_size(self.strategy, self.pacer)
+            piles = piled(piles, good, size, self.aggregator)
+            good = light(good)
+        pace, ready = self.pacer.take(pace, good, now_s)
+        if not ready:
+            return pace, ready, piles, desk.state
+        folded = ready
+        if self.aggregator is not None:
+            piles, folded = unpiled(piles, ready)
+        return pace, ready, piles, self.strategy.apply(desk.state, folded)
+
+
+def _turns(
+    desk: Desk[Any, Any], answered: Collection[PeerId], version: int
+) -> dict[PeerId, Turn]:
+    """Return the turns at ``version`` after answers of ``answered``."""
+    turns = {p: t for p, t in desk.turns.items() if t.version == version}
+    for peer in answered:
+        if peer in desk.sent and desk.sent[peer].work.version == version:
+            count = turns[peer].count if peer in turns else 0
+            turns[peer] = Turn(version, count + 1)
+    return turns
 
 
 def _timed(update: Update, sent: Mapping[PeerId, Sent], now_s: float) -> Update:

@@ -6,7 +6,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from fedcore.errors import ProtocolError
 from fedcore.params import Params
+from fedcore.seeds import seed_of
 from fedcore.strategy import PeerId, Update, Work
 
 Batch = Any  # whatever ``batches`` yields and ``loss`` accepts; opaque to the platform
@@ -52,6 +54,23 @@ Trainer = Callable[[Task, Work, PeerId], Update]
 def steps_of(task: Task, work: Work) -> int:
     """Return the local batches that ``work`` asks of ``task``, >= 1."""
     return work.steps or work.epochs * task.epoch_steps
+
+
+def seed_for(name: str, peer: PeerId, work: Work, *more: int) -> int:
+    """Return the seed of what ``peer`` draws under ``name`` for ``work``.
+
+    The hint ``turn`` counts the answers that the peer has given to this version
+    already: a quick peer that works on one model twice draws other batches then, or
+    its second answer would be a copy of the first, and count twice.
+
+    Raises:
+        ProtocolError: the hint is no count.
+    """
+    turn = work.hints.get("turn", 0)
+    if type(turn) is not int or turn < 0:
+        raise ProtocolError(f"hint turn must be a count: {turn!r:.40}")
+    again = ("turn", turn) if turn else ()
+    return seed_of(name, peer, work.version, *again, *more)
 
 
 def params_of(model: nn.Module) -> Params:

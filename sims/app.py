@@ -66,9 +66,12 @@ def main(grid: Grid, context: Context) -> None:
     setup = setup_of(context.run_config)
     config = setup.config
     link = FlowerLink(grid, LinkLimits(wait_for=len(setup.tasks)))
-    rules: Rules[Any, Any] = Rules(config.strategy, config.pacer, config.gate)
-    coordinator = Coordinator(rules, link, watch=_tell)
-    state = coordinator.run(setup.start, config.run.rounds)
+    with config.hierarchy.open() as aggregator:
+        rules: Rules[Any, Any] = Rules(
+            config.strategy, config.pacer, config.gate, aggregator
+        )
+        coordinator = Coordinator(rules, link, watch=_tell)
+        state = coordinator.run(setup.start, config.run.rounds)
     result = _result(setup, state)
     log.info("result: %s", result)
     context.state["result"] = ConfigRecord(dict(result))

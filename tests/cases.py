@@ -4,7 +4,7 @@ A new strategy needs an entry only where its defaults do not suit a tiny problem
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice, repeat
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from clients.trainers.sgd import SGD
+from fedcore.params import digest
 from fedcore.strategy import Update
 from strategies import STRATEGIES
 from tests.e2e.normed import Normed
@@ -19,8 +20,20 @@ from tests.e2e.normed import Normed
 TRAINER = SGD(lr=0.05)
 
 SETTINGS = {
+    "kafal": {"cycle": 1, "labelled": 1 / 3, "more": 1 / 3},  # all rounds in three
+    "knfu": {"public": 6, "classes": 3},
     "scaffold": {"local_lr": TRAINER.lr},
 }
+
+
+@dataclass(frozen=True)
+class Copied(Normed):
+    """The same examples for everybody, whatever the seed."""
+
+    def _data(self) -> tuple[Tensor, Tensor]:
+        return Normed(seed=0)._data()
+
+
 TASKS = {}  # name -> class of its tasks, made with seed=i; Normed if not named
 
 
@@ -41,6 +54,7 @@ class Classed:
     seed: int
     examples: int = 24
     epoch_steps: int = 3
+    rows: tuple[int, ...] | None = None  # of the 24, if not all
 
     def model(self) -> nn.Module:
         return nn.Sequential(
@@ -63,16 +77,43 @@ class Classed:
             loss = self.loss(model.eval(), self._data()).item()
         return {"loss": loss, "examples": float(self.examples)}
 
+    def only(self, rows) -> "Classed":
+        steps = -(-len(rows) // 8)
+        return replace(self, examples=len(rows), epoch_steps=steps, rows=tuple(rows))
+
+    def inputs(self, rows) -> Tensor:
+        return self._data()[0][rows]
+
+    def targets(self, rows) -> Tensor:
+        return self._data()[1][rows]
+
+    def public(self, count) -> Tensor:
+        return torch.linspace(-1, 1, 3 * count).view(count, 3)
+
     def _data(self) -> tuple[Tensor, Tensor]:
         g = torch.Generator().manual_seed(self.seed)
-        x = torch.randn(self.examples, 3, generator=g)
-        return x, (x[:, 0] > x[:, 1]).long() + (x[:, 2] > 0.2 * self.seed).long()
+        x = torch.randn(24, 3, generator=g)
+        y = (x[:, 0] > x[:, 1]).long() + (x[:, 2] > 0.2 * self.seed).long()
+        return (x, y) if self.rows is None else (x[[*self.rows]], y[[*self.rows]])
+
+
+TASKS["fedld"] = Classed  # its term is for cross entropy
+TASKS |= dict.fromkeys(("gradient-coding", "m-sgc", "sr-sgc"), Copied)
+TASKS |= {"kafal": Classed, "knfu": Classed}  # they ask for rows, and for classes
+
+
+def digest_of(state):
+    """Return the bits of what a run came to: the model, and what peers told of own."""
+    told = getattr(state, "answers", {})
+    flat = {f"{peer}/{k}": t for peer, tree in told.items() for k, t in tree.items()}
+    return digest({**state.params, **flat})
 
 
 def answer(rules, state, peer, numbers, examples=1, steps=1.0):
     """Return an update of ``peer`` with the form that ``rules`` expect of it.
 
-    ``numbers`` are put in again and again until every tensor is full.
+    ``numbers`` are put in again and again until every tensor is full. What a peer has
+    to tell beside its tensors (a choice, an arm) it tells, as ``work`` asks.
     """
     work = rules.work(state, peer)
     flow = chain.from_iterable(repeat(numbers))
@@ -80,4 +121,6 @@ def answer(rules, state, peer, numbers, examples=1, steps=1.0):
         name: torch.tensor(list(islice(flow, t.numel())), dtype=t.dtype).view(t.shape)
         for name, t in rules.expects(work).items()
     }
-    return Update(peer, work.version, payload, examples, {"steps": float(steps)})
+    told = {"steps": float(steps), "arm": float(work.hints.get("arm", 0))}
+    told["choice"] = float(examples % int(work.hints.get("choices", 1)))
+    return Update(peer, work.version, payload, examples, told)

@@ -64,6 +64,7 @@ def check(data: "Dataset") -> nn.Module:
     for name, pair in (("train", data.train), ("test", data.test)):
         _check_examples(f"task {data.name!r}: {name}", pair)
     _check_groups(data)
+    _check_public(data)
     if data.batch_size < 1:
         raise ConfigError(
             f"task {data.name!r}: batch_size is {data.batch_size}, not >= 1"
@@ -116,6 +117,19 @@ def _check_groups(data: "Dataset") -> None:
                 f"task {data.name!r}: {name} has shape {shape}, "
                 f"not one owner for each of {len(pair[0])} rows"
             )
+
+
+def _check_public(data: "Dataset") -> None:
+    if data.public is None:
+        return
+    _check_tensor(f"task {data.name!r}: public", data.public)
+    like = data.train[0]
+    if data.public.shape[1:] != like.shape[1:] or data.public.dtype != like.dtype:
+        raise ConfigError(
+            f"task {data.name!r}: public inputs are {tuple(data.public.shape[1:])}, "
+            f"{data.public.dtype}, not as the training inputs, "
+            f"{tuple(like.shape[1:])}, {like.dtype}"
+        )
 
 
 def _built(data: "Dataset") -> nn.Module:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from clients.tasks.checks import check, seeded
+from clients.tasks.public import public_inputs
 from fedcore.errors import ConfigError
 from fedcore.params import Params, digest
 from fedcore.seeds import permutation
@@ -62,6 +63,7 @@ class Dataset:
         groups: natural owner of each training row, integers of shape (n,), if any.
         test_groups: natural owner of each held-out row, if any.
         metrics: more figures to evaluate, each (outputs, targets) -> mean, shape ().
+        public: inputs (n, ...) without targets that every peer may see, if any.
 
     Raises:
         ConfigError: the pieces do not fit together; names the cause and a fix.
@@ -76,6 +78,7 @@ class Dataset:
     groups: Rows | None = None
     test_groups: Rows | None = None
     metrics: Mapping[str, Figure] = field(default_factory=_accuracy_only)
+    public: Tensor | None = None
     _pattern: nn.Module = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -108,7 +111,10 @@ class Dataset:
     def digest(self) -> str:
         """Return the SHA-256 of all examples, in hex."""
         names = ("train_x", "train_y", "test_x", "test_y")
-        return digest(dict(zip(names, (*self.train, *self.test), strict=True)))
+        tensors = dict(zip(names, (*self.train, *self.test), strict=True))
+        return digest(
+            tensors if self.public is None else {**tensors, "public": self.public}
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,6 +184,26 @@ class Shard:
                 seen += len(y)
         model.train(was_training)
         return {n: t / seen for n, t in totals.items()} | {"examples": float(seen)}
+
+    def only(self, rows: Rows) -> "Shard":
+        """Return the task of some of the examples here.
+
+        Args:
+            rows: their numbers here, below ``examples``; at least one.
+        """
+        return Shard(self.dataset, self.rows[rows], self.held_out)
+
+    def inputs(self, rows: Rows) -> Tensor:
+        """Return the inputs of the examples ``rows`` here, (n, ...), and no target."""
+        return self.dataset.train[0].index_select(0, torch.from_numpy(self.rows[rows]))
+
+    def targets(self, rows: Rows) -> Tensor:
+        """Return the targets of the examples ``rows`` here, (n, ...)."""
+        return self.dataset.train[1].index_select(0, torch.from_numpy(self.rows[rows]))
+
+    def public(self, count: int) -> Tensor:
+        """Return ``count`` inputs that every peer has; see ``clients.tasks.public``."""
+        return public_inputs(self.dataset, count)
 
     def _held_out(self) -> Iterator[Examples]:
         x, y = self.dataset.test

@@ -1,24 +1,48 @@
 """Local training of any model under any loss, by torch's autograd."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from clients.trainers.method import Method, device_of, reproducible
-from clients.trainers.rules import Rule
+from clients.trainers.rules import Rule, Tensors
 from clients.trainers.terms import Terms, terms_of
 from fedcore.errors import ProtocolError
 from fedcore.params import Params
-from fedcore.seeds import seed_of
 from fedcore.strategy import PeerId, Update, Work
-from fedcore.task import Batch, Task, load, steps_of
+from fedcore.task import Batch, Task, load, seed_for, steps_of
+
+Gradient: TypeAlias = Callable[
+    [Task, nn.Module, Tensors, Batch], tuple[Tensor, Tensors]
+]
 
 
-def train(task: Task, work: Work, peer: PeerId, method: Method, rule: Rule) -> Update:
+def gradient_of(
+    task: Task, model: nn.Module, weights: Tensors, batch: Batch
+) -> tuple[Tensor, Tensors]:
+    """Return the loss of ``model`` on ``batch`` and its gradient for ``weights``."""
+    loss = task.loss(model, batch)
+    grads = torch.autograd.grad(
+        loss, weights, allow_unused=True, materialize_grads=True
+    )
+    return loss.detach(), grads
+
+
+def train(
+    task: Task,
+    work: Work,
+    peer: PeerId,
+    method: Method,
+    rule: Rule,
+    gradient: Gradient = gradient_of,
+) -> Update:
     """Train on ``task`` by autograd and return how far the model moved.
+
+    Each step goes along ``gradient``; it may write into the weights for a while, and
+    must put them back.
 
     Raises:
         ProtocolError: the work does not fit the task's model.
@@ -28,11 +52,10 @@ def train(task: Task, work: Work, peer: PeerId, method: Method, rule: Rule) -> U
         model = task.model().to(device).train()
         check_fit(model.state_dict(), work, peer)
         load(model, work.params)
-        _seed(device, seed_of("draws", peer, work.version))  # for dropout and the like
-        batches = task.batches(seed_of("batches", peer, work.version))
-        total = _walk(
-            model, task, islice(batches, steps), _terms(model, work, method), rule
-        )
+        _seed(device, seed_for("draws", peer, work))  # for dropout and the like
+        batches = task.batches(seed_for("batches", peer, work))
+        terms = _terms(model, work, method)
+        total = _walk(model, task, islice(batches, steps), terms, rule, gradient)
         moved = moved_from(work.params, model.state_dict())
         loss = float(total) / steps
     metrics = {"loss": loss, "steps": float(steps)}
@@ -46,20 +69,22 @@ def _seed(device: torch.device, seed: int) -> None:
 
 
 def _walk(
-    model: nn.Module, task: Task, batches: Iterator[Batch], terms: Terms, rule: Rule
+    model: nn.Module,
+    task: Task,
+    batches: Iterator[Batch],
+    terms: Terms,
+    rule: Rule,
+    gradient: Gradient,
 ) -> Tensor:
     """Take one step per batch; return the sum of the losses, shape ()."""
     weights: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
     total = torch.zeros((), dtype=torch.float64, device=weights[0].device)
     for batch in batches:
-        loss = task.loss(model, on_device(batch, weights[0].device))
-        grads = torch.autograd.grad(
-            loss, weights, allow_unused=True, materialize_grads=True
-        )
+        loss, grads = gradient(task, model, weights, on_device(batch, total.device))
         with torch.no_grad():
             terms.apply(weights, grads)
             rule.step(weights, grads)
-            total += loss.detach()
+            total += loss
     return total
 
 
@@ -100,3 +125,14 @@ def on_device(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, dict):
         return {key: on_device(part, device) for key, part in batch.items()}
     return batch
+
+
+def rows_of(batch: Any) -> int:
+    """Return the rows of ``batch``: of its first tensor; 1 if none is seen."""
+    if isinstance(batch, Tensor) and batch.ndim:
+        return len(batch)
+    if isinstance(batch, tuple | list) and batch:
+        return rows_of(batch[0])
+    if isinstance(batch, dict) and batch:
+        return rows_of(next(iter(batch.values())))
+    return 1

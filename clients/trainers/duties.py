@@ -17,7 +17,18 @@ from fedcore.task import Task
 
 Duty: TypeAlias = Callable[[Task, Work, PeerId, Method, Rule], Update]
 
-DUTIES: Mapping[str, str] = {}
+DUTIES: Mapping[str, str] = {
+    "anchor": "clients.trainers.amd:anchor",
+    "choose": "clients.trainers.choose:choose",
+    "coded": "clients.trainers.coded:coded",
+    "fomaml": "clients.trainers.meta:fomaml",
+    "fuse": "clients.trainers.fusion:fuse",
+    "kafal-query": "clients.trainers.active:query",
+    "kafal-train": "clients.trainers.active:train",
+    "lowrank": "clients.trainers.lowrank:lowrank",
+    "margin": "clients.trainers.margin:margin",
+    "miner": "clients.trainers.amd:miner",
+}
 
 
 def duty_of(work: Work) -> Duty:

@@ -17,9 +17,8 @@ from torch import Tensor
 
 from clients.trainers.layers import beside, room, settled
 from clients.trainers.plan import Plan
-from fedcore.seeds import seed_of
 from fedcore.strategy import PeerId, Work
-from fedcore.task import Task, steps_of
+from fedcore.task import Task, seed_for, steps_of
 
 Examples = tuple[Tensor, Tensor]  # x (b, ...) float32 and y (b,) int64
 Rows = npt.NDArray[np.int64]  # row numbers, (b,)
@@ -51,7 +50,7 @@ def entry(task: Task, work: Work, peer: PeerId, plan: Plan) -> Entry | None:
     A task with the attributes ``dataset``, whose ``train`` is a pair (x, y), and
     ``orders(seed)``, the row numbers of each of ``batches(seed)``, is fed faster.
     """
-    seed, steps = seed_of("batches", peer, work.version), steps_of(task, work)
+    seed, steps = seed_for("batches", peer, work), steps_of(task, work)
     orders = getattr(task, "orders", None)
     pool = getattr(getattr(task, "dataset", None), "train", None) if orders else None
     batches = orders(seed) if orders and pool else task.batches(seed)

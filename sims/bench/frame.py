@@ -9,7 +9,15 @@ from typing import Protocol
 
 from fedcore.errors import ConfigError
 
-BENCHES: Mapping[str, str] = {"sim": "sims.bench.sim:BENCH"}
+BENCHES: Mapping[str, str] = {
+    "async": "sims.bench.asynchrony:BENCH",
+    "coding": "sims.bench.coding:BENCH",
+    "clustered": "sims.bench.clustered:BENCH",
+    "hierarchy": "sims.bench.hierarchy:BENCH",
+    "sim": "sims.bench.sim:BENCH",
+    "split": "sims.bench.split:BENCH",
+    "strategies": "sims.bench.strategies:BENCH",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,6 +156,9 @@ def _told(ended: Ended, args: argparse.Namespace) -> int:
         say(f"  fedcore sim resume {folder.name}{_out_flag(args)}")
     else:
         say(_result_line(value))
+        for kind, own in value["personal"].items():
+            mean, worst = own["mean"], own["worst_tenth"]
+            say(f"clients' own accuracy, {kind}: {mean:.4g}, worst tenth {worst:.4g}")
         say(f"sha256 {value['sha256']}")
         say(str(path))
     if not (ended.stopped or args.no_report):

@@ -2,7 +2,8 @@
 
 Every partitioner is a frozen dataclass with one method, ``split``. It returns one
 sorted array of row numbers per client, the same for the same seed; no client is
-empty, and no row is dealt twice. All rows are used unless the class says otherwise.
+empty, and no row is dealt twice (but by ``Replicated``). All rows are used unless the
+class says otherwise.
 ``PARTITIONS`` is the registry; ``sims.data.federate`` makes peers of the parts.
 """
 
@@ -25,6 +26,7 @@ from sims.data.deal import (
     parts_of,
     positive,
 )
+from sims.data.replicated import Replicated
 from sims.data.skewed import (
     ClassDraw,
     Classes,
@@ -45,6 +47,7 @@ __all__ = [
     "DualDirichlet",
     "Natural",
     "Partition",
+    "Replicated",
 ]
 
 
@@ -186,4 +189,5 @@ PARTITIONS: dict[str, type[Partition]] = {
     "dual-dirichlet": DualDirichlet,
     "iid": IID,
     "natural": Natural,
+    "replicated": Replicated,
 }

@@ -17,6 +17,8 @@ from fedcore.errors import ConfigError
 from fedcore.pacing import Buffered, Pacer
 from fedcore.strategy import Strategy
 from fedcore.task import Trainer
+from sims.data.partition import Partition, Replicated
+from strategies.coding.pacer import Coded
 
 
 def check_votes(strategy: Strategy[Any], pacer: Pacer[Any]) -> None:
@@ -56,6 +58,32 @@ def check_trusted(strategy: Strategy[Any], private: bool) -> None:
             f"{strategy} copies every example to several peers, so privacy.name would "
             "promise what cannot be kept: use privacy.name=none in a trusted cluster, "
             "or another strategy"
+        )
+
+
+def check_copies(strategy: Strategy[Any], partition: Partition) -> None:
+    """Refuse a ``partition`` that does not give all clients what they all need."""
+    if getattr(strategy, "trusted", False) and not isinstance(partition, Replicated):
+        raise ConfigError(
+            f"{strategy} shares work, and so needs all examples on every client: use "
+            "partition.name=replicated"
+        )
+
+
+def check_scheme(strategy: Strategy[Any], pacer: Pacer[Any]) -> None:
+    """Refuse a coded ``pacer`` that waits for another scheme than the strategy's."""
+    if not isinstance(pacer, Coded):
+        return
+    schedule = getattr(strategy, "schedule", None)
+    if schedule is None:
+        raise ConfigError(
+            f"pacer.name=coded is for gradient-coding, sr-sgc and m-sgc, and the "
+            f"strategy is {strategy}: use pacer.name=synchronous"
+        )
+    if pacer.scheme != schedule(0):
+        raise ConfigError(
+            f"the pacer waits for {pacer.scheme}, but the strategy does {schedule(0)}: "
+            "leave pacer.scheme out, and it follows the strategy"
         )
 
 

@@ -5,7 +5,7 @@
 [strategy]   what the server does      [network]       how long messages take
 [trainer]    what clients do           [availability]  when clients are there
 [privacy]    what clients blur         [gate]          what the server refuses
-[run]        how long, how many, seed
+[run]        how long, how many, seed  [hierarchy]     who sums answers as they come
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,6 +24,8 @@ from fedcore.config import (
 )
 from fedcore.errors import ConfigError
 from fedcore.gate import Gate
+from fedcore.hierarchy.aggregate import Hierarchy
+from fedcore.hierarchy.eager import pile_size
 from fedcore.pacing import Pacer
 from fedcore.strategy import Strategy
 from fedcore.task import Trainer
@@ -32,7 +34,9 @@ from sims.data.partition import Partition
 from sims.engine.choose import Kind
 from sims.runs.checks import (
     check_cohort,
+    check_copies,
     check_corrected,
+    check_scheme,
     check_trusted,
     check_votes,
 )
@@ -47,6 +51,8 @@ TRAINERS = {
 }
 PACERS = {
     "buffered": "fedcore.pacing:Buffered",
+    "cadence": "strategies.cadence_pacer:Cadence",
+    "coded": "strategies.coding.pacer:Coded",
     "compass": "strategies.compass_pacer:Compass",
     "synchronous": "fedcore.pacing:Synchronous",
 }
@@ -179,13 +185,18 @@ class RunConfig:
     network: Network = choice("sims.world.network:NETWORKS", "ideal")
     availability: Availability = choice(AVAILABILITY, "always")
     gate: Gate = field(default_factory=Gate)
+    hierarchy: Hierarchy = field(default_factory=Hierarchy)
 
     def __post_init__(self) -> None:
+        if self.hierarchy.leaves:
+            pile_size(self.strategy, self.pacer)
         if self.run.clients:
             check_cohort(self.pacer, self.run.clients)
         check_votes(self.strategy, self.pacer)
         check_corrected(self.strategy, self.trainer)
         check_trusted(self.strategy, self.privacy != NoPrivacy())
+        check_copies(self.strategy, self.partition)
+        check_scheme(self.strategy, self.pacer)
 
 
 def read(path: Path | None, flags: Sequence[str] = ()) -> RunConfig:
@@ -231,12 +242,20 @@ def _usual(head: _Head, given: Settings) -> Settings:
         usual["strategy.clients"] = head.run.clients
     if pacer and pacer.value == "buffered":
         usual |= {"pacer.size": few, "pacer.seed": head.run.seed}
+    elif pacer and pacer.value == "coded":
+        usual["pacer.cohort"] = head.run.clients or USUAL_CLIENTS
     elif not pacer or pacer.value == "synchronous":
         cohort = str(given["pacer.cohort"].value) if "pacer.cohort" in given else ""
         most = int(cohort) if cohort.isdecimal() else few
         usual |= {"pacer.cohort": few, "pacer.quorum": max(1, min(fewest, most))}
         usual["pacer.seed"] = head.run.seed
-    own = {} if named and named.value != _name(made_for) else made_for
+    other = named and named.value != _name(made_for)
+    own = {
+        key: value
+        for key, value in made_for.items()
+        if not (other and key.startswith("pacer."))
+        and key.removesuffix(".name") not in given
+    }
     found = {**from_flat(usual, "default"), **own}
     if isinstance(head.strategy, Scaffold) and "trainer.lr" in given:
         found["strategy.local_lr"] = given["trainer.lr"]

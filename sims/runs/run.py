@@ -26,6 +26,7 @@ from fedcore.coordinator import (
 )
 from fedcore.errors import QuorumError
 from fedcore.gate import Refusal
+from fedcore.hierarchy.aggregate import Aggregator
 from fedcore.metrics import Meter, Row
 from fedcore.params import Params, digest
 from fedcore.strategy import AnyState, PeerId
@@ -168,8 +169,8 @@ def simulate(setup: Setup, watcher: Watcher, journal: Journal | None = None) -> 
         FedError: whatever the journal or a client raises.
     """
     torch.set_num_threads(1)
-    with setup.engine() as engine:
-        sitting = _Sitting(setup, watcher, engine)
+    with setup.engine() as engine, setup.config.hierarchy.open() as aggregator:
+        sitting = _Sitting(setup, watcher, engine, aggregator)
         return sitting.run(journal or NoJournal())
 
 
@@ -180,6 +181,7 @@ class _Sitting:
     setup: Setup
     watcher: Watcher
     engine: Engine
+    aggregator: Aggregator | None = None
     _troubles: dict[str, Refusal] = field(default_factory=dict)  # newest of each kind
     _reached: bool = False
 
@@ -197,7 +199,9 @@ class _Sitting:
             lambda: (link.down_bytes, link.up_bytes), time.monotonic, self._evaluate
         )
         self._model = self.setup.dataset.new_model()
-        rules: Rules[Any, Any] = Rules(config.strategy, config.pacer, config.gate)
+        rules: Rules[Any, Any] = Rules(
+            config.strategy, config.pacer, config.gate, self.aggregator
+        )
         braked = Braked(journal, self.watcher.begin, self._ending)
         coordinator = Coordinator(rules, link, braked, self._watch)
         self._meter.start()

@@ -11,7 +11,6 @@ from fedcore.rounds import run_rounds
 from fedcore.strategy import peer_name
 from sims.app import setup_of
 from sims.flower.loader import flat
-from strategies import STRATEGIES
 from tests.e2e.flower_stage import ROOT, Stage, free_port, make_keys, make_node_key
 
 APP = ROOT / "tests" / "every_strategy"
@@ -95,7 +94,7 @@ def test_deployment_with_tls_and_node_authentication(tmp_path):
 
 
 @pytest.mark.timeout(600)
-def test_every_strategy_has_the_same_bits_in_a_deployment(tmp_path, monkeypatch):
+def test_every_form_of_message_has_the_same_bits_in_a_deployment(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(APP)
     rules = importlib.import_module("app_every.rules")
     tasks = {peer_name(i): rules.task_of(i) for i in range(rules.NODES)}
@@ -112,8 +111,8 @@ def test_every_strategy_has_the_same_bits_in_a_deployment(tmp_path, monkeypatch)
                 rules.TRAINER,
                 tasks,
                 rules.START,
-                rules.rounds_of(name),
+                rounds,
             ).params
         )
-        for name in STRATEGIES
+        for name, rounds in rules.ROUNDS.items()
     }

@@ -10,7 +10,6 @@ import trio.testing
 from fedcore.coordinator import coordinate
 from fedcore.flower import FlowerLink, LinkLimits, client_app
 from fedcore.pacing import Synchronous
-from fedcore.params import digest
 from fedcore.rounds import run_rounds
 from fedcore.strategy import peer_name
 from fedcore.task import params_of
@@ -19,7 +18,7 @@ from p2p.node import Node
 from sims.flower.grid import InProcessGrid
 from sims.world.virtual import VirtualLink
 from strategies import STRATEGIES
-from tests.cases import TRAINER, rules_of, task_of
+from tests.cases import TRAINER, digest_of, rules_of, task_of
 
 PEERS, ROUNDS = 5, 3
 PACER = Synchronous(cohort=PEERS, quorum=PEERS)
@@ -44,12 +43,12 @@ def start(name):
 @cache
 def in_the_loop(name):
     rules, tasks = rules_of(name, steps=3), tasks_of(name)
-    return digest(run_rounds(rules, TRAINER, tasks, start(name), ROUNDS).params)
+    return digest_of(run_rounds(rules, TRAINER, tasks, start(name), ROUNDS))
 
 
 def through_flower(name, grid):
     link, rules = FlowerLink(grid, LinkLimits(wait_for=PEERS)), rules_of(name, steps=3)
-    return digest(coordinate(rules, PACER, link, start(name), ROUNDS).params)
+    return digest_of(coordinate(rules, PACER, link, start(name), ROUNDS))
 
 
 def client_for(task):
@@ -60,7 +59,7 @@ def client_for(task):
 @every_strategy
 def test_the_model_moves(name):
     """Or else the equalities below would say nothing."""
-    assert in_the_loop(name) != digest(start(name))
+    assert in_the_loop(name) != digest_of(rules_of(name).init(start(name)))
 
 
 @every_strategy
@@ -70,7 +69,7 @@ def test_virtual_clock(name):
     link = VirtualLink(TRAINER, tasks, speeds)
     rules = rules_of(name, steps=3)
     state = coordinate(rules, PACER, link, start(name), ROUNDS)
-    assert digest(state.params) == in_the_loop(name)
+    assert digest_of(state) == in_the_loop(name)
 
 
 @every_strategy
@@ -102,7 +101,7 @@ def test_mesh_in_memory(name):
                 nursery.start_soon(node.run, ROUNDS)
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
-    assert {digest(node.state.params) for node in nodes} == {in_the_loop(name)}
+    assert {digest_of(node.state) for node in nodes} == {in_the_loop(name)}
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from sims.data.partition import (
     DirichletSizes,
     DualDirichlet,
     Natural,
+    Replicated,
 )
 
 ALL_ROWS = [
@@ -45,7 +46,8 @@ def cases(draw):
 
 
 def test_every_partitioner_is_tested():
-    assert {type(p) for p in ALL_ROWS} == set(PARTITIONS.values())
+    dealt = set(PARTITIONS.values()) - {Replicated}
+    assert {type(p) for p in ALL_ROWS} == dealt
 
 
 @settings(deadline=None, max_examples=25)
@@ -73,6 +75,11 @@ def test_nobody_holds_less_than_the_minimum(clients, minimum, alpha, seed):
         assert sum(sizes) == len(labels)
 
 
+def test_replicated_gives_everybody_all_rows_in_one_order():
+    for rows in Replicated().split(np.arange(7), None, 3, seed=5):
+        assert rows.tolist() == list(range(7))
+
+
 def skew(partition, seed):
     """Return the mean total variation between a client's classes and all classes."""
     labels = np.arange(4000) % 10
@@ -96,7 +103,7 @@ def test_skew_grows_as_alpha_falls(seed):
 @given(st.integers(0, 2**32))
 def test_seeds_differ(seed):
     labels = np.arange(600) % 10
-    for name in set(PARTITIONS) - {"natural"}:
+    for name in set(PARTITIONS) - {"natural", "replicated"}:
         one, other = (
             PARTITIONS[name]().split(labels, labels % 2, 12, s)
             for s in (seed, seed + 1)
@@ -108,7 +115,7 @@ def test_seeds_differ(seed):
 
 def test_ten_thousand_clients_are_all_served():
     labels = np.arange(60_000) % 10
-    for name in set(PARTITIONS) - {"natural"}:
+    for name in set(PARTITIONS) - {"natural", "replicated"}:
         parts = PARTITIONS[name]().split(labels, labels % 3, 10_000, seed=0)
         assert len(parts) == 10_000
         assert min(map(len, parts)) >= 1

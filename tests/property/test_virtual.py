@@ -30,6 +30,7 @@ from sims.world.availability import Always, Daily, Dropout, Markov
 from sims.world.devices import Constant, Exponential, Normal
 from sims.world.network import Ideal, LogNormal, Uniform
 from sims.world.virtual import VirtualLink
+from strategies.compass_pacer import Compass
 from strategies.fedavg import FedAvg
 
 START = {"weight": torch.zeros(1, 4)}
@@ -53,6 +54,7 @@ PACERS = st.sampled_from(
         Synchronous(cohort=3, patience_s=9.0, gather_s=5.0, retries=50),
         Buffered(size=2),
         Buffered(size=3, concurrency=4),
+        Compass(min_steps=1, max_steps=6, latest_factor=1.1),
     ]
 )
 

@@ -5,6 +5,7 @@ from math import inf
 import pytest
 import torch
 
+from clients.tasks import load_task
 from clients.trainers.sgd import SGD
 from fedcore.coordinator import (
     Arrivals,
@@ -21,7 +22,7 @@ from fedcore.coordinator import (
 from fedcore.errors import QuorumError
 from fedcore.pacing import Buffered, Synchronous, Waiting
 from fedcore.params import digest
-from fedcore.strategy import PeerId, Update, Work
+from fedcore.strategy import PeerId, Update, Work, peer_name
 from sims.line import Line
 from sims.world.virtual import VirtualLink
 from strategies.fedavg import FedAvg, Model
@@ -257,3 +258,18 @@ def test_the_deadline_goes_to_the_link() -> None:
     link = Deadlines([Arrivals([answer("a", 1.0), answer("b", 1.0)])])
     Coordinator(rules, link).run(START, 1)
     assert seen == [9.0, inf]
+
+
+def test_a_peer_that_works_on_one_model_twice_draws_other_batches():
+    """Or its second answer would be a copy of its first, and count twice."""
+    quick, slow = peer_name(0), peer_name(1)
+    tasks = {peer: load_task("digits").whole() for peer in (quick, slow)}
+    link = VirtualLink(SGD(lr=0.1), tasks, {quick: 1.0, slow: 10.0})
+    folded = []
+    rules = Rules(FedAvg(steps=2), Buffered(size=4))
+    start = load_task("digits").start(0)
+    Coordinator(rules, link, watch=lambda fold: folded.extend(fold.folded)).run(
+        start, 3
+    )
+    assert [(u.peer, u.version) for u in folded[:4]] == [(quick, 0)] * 4
+    assert len({digest(u.payload) for u in folded}) == len(folded)

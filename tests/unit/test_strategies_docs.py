@@ -27,7 +27,13 @@ def test_every_key_stands_there_with_its_default(name):
     for key in fields(STRATEGIES[name]):
         told = re.search(rf"`{key.name}`\s\(([^)]*)\)", section)
         assert told, f"{name}: {key.name} is missing"
-        assert said(key.default, told.group(1)), f"{name}: {key.name} = {key.default}"
+        default = default_of(key)
+        assert said(default, told.group(1)), f"{name}: {key.name} = {default}"
+
+
+def default_of(key):
+    """Return the default of a field, the name where it is picked from a registry."""
+    return key.metadata["choice"].default if "choice" in key.metadata else key.default
 
 
 def said(default, text):
@@ -41,3 +47,10 @@ def said(default, text):
 def test_every_strategy_stands_in_the_table_with_what_it_needs(name):
     row = next(line for line in INDEX.splitlines() if line.startswith(f"| [`{name}`]"))
     assert f"| {STRATEGIES[name].needs} |" in row
+
+
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "fedavg"])
+def test_every_strategy_has_a_figure_of_its_own(name):
+    figure = re.search(rf"\((\S*img/strategies-{name}\.svg)\)", section_of(name))
+    assert figure
+    assert (DOCS / "img" / f"strategies-{name}.svg").is_file()

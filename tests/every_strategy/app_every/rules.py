@@ -10,18 +10,22 @@ START = {"weight": torch.zeros(1, 4)}
 SETTINGS = {
     "scaffold": {"local_lr": TRAINER.lr},
     "krum": {"attackers": 0},
-    "multi-krum": {"attackers": 0},
 }
-REMEMBER = ("scaffold", "fedavgm", "fedadagrad", "fedadam", "fedyogi")
+ROUNDS = {  # one for each form of message: what goes out, what comes back, what is kept
+    "fedavg": 1,
+    "fedprox": 1,
+    "fedadam": 2,
+    "scaffold": 2,
+    "krum": 1,
+    "ocfl": 2,
+    "ifca": 1,
+    "fedamd": 2,
+    "fedspine": 2,
+}
 
 
 def rules_of(name):
     return STRATEGIES[name](steps=3, **SETTINGS.get(name, {}))
-
-
-def rounds_of(name):
-    """Return 2 where the state of the first round enters the second."""
-    return 2 if name in REMEMBER else 1
 
 
 def task_of(index):

@@ -4,12 +4,11 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from app_every.rules import NODES, START, rounds_of, rules_of
+from app_every.rules import NODES, ROUNDS, START, rules_of
 from fedcore.coordinator import coordinate
 from fedcore.flower import FlowerLink, LinkLimits
 from fedcore.pacing import Synchronous
 from fedcore.params import digest
-from strategies import STRATEGIES
 
 app = ServerApp()
 
@@ -19,9 +18,7 @@ def main(grid: Grid, context: Context) -> None:
     link = FlowerLink(grid, LinkLimits(wait_for=NODES))
     pacer = Synchronous(cohort=NODES, quorum=NODES)
     done = {
-        name: digest(
-            coordinate(rules_of(name), pacer, link, START, rounds_of(name)).params
-        )
-        for name in STRATEGIES
+        name: digest(coordinate(rules_of(name), pacer, link, START, rounds).params)
+        for name, rounds in ROUNDS.items()
     }
     Path(str(context.run_config["out"])).write_text(json.dumps(done))

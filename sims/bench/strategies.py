@@ -1,0 +1,182 @@
+"""``fedcore bench strategies``: every strategy on the problem it is for, beside FedAvg.
+
+Each strategy meets FedAvg in a scene where it should help: unlike clients, liars,
+groups that disagree, devices of different speeds. Both get their best step size from a
+grid, then fresh seeds. What is printed is what came out, gains and losses alike.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import median, quantiles
+
+from sims.bench.figures import draw
+from sims.bench.frame import Options, Row, versus
+from sims.bench.scenes import ENTRIES, RIVALS, SCENES, Entry, Scene
+from sims.bench.watch import Curve, Trial, at_best, curves, seeded
+from sims.report.chart import Line, Lines
+
+ABOUT = (
+    "Errors are 1 - accuracy at the end of the run, medians over seeds; `own` scenes "
+    "measure each client's own model on held-out examples like its own.",
+    "Rivals and strategies take their best setting from a grid, on seeds that are "
+    "not used afterwards; all else is equal.",
+    "Ratio: the rival's error over the strategy's; below 1 the strategy lost.",
+)
+BASE = "fedavg"
+TUNING_SEEDS = 2
+SEEDS = 10
+PROCESSES = 2
+LEAST = 1e-4  # an error of 0 has no ratio
+FIRST_FRESH = 100  # seeds from here on were not tuned on
+QUICK = ("fedadam", "fedprox", "ocfl")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one strategy did in a scene.
+
+    Attributes:
+        trial: with its best setting.
+        curves: one a seed.
+    """
+
+    trial: Trial
+    curves: Sequence[Curve]
+
+
+@dataclass(frozen=True, slots=True)
+class Strategies:
+    """The benchmark of the strategies."""
+
+    help: str = "every strategy beside FedAvg, each on the problem it is for"
+    about: Sequence[str] = ABOUT
+    rivals: dict[tuple[str, str], Seen] = field(default_factory=dict)
+
+    def rows(self, options: Options) -> Iterator[Row]:
+        """Train, draw, and yield rows as they are ready."""
+        self.rivals.clear()
+        for name, entry in ENTRIES.items():
+            if options.quick and name not in QUICK:
+                continue
+            options.say(f"{name}: {SCENES[entry.scene].title}")
+            rival = self._rival(entry, options)
+            seen = look(name, entry, options)
+            yield row_of(name, entry, rival, seen)
+            draw(options, figure(name, entry, rival, seen))
+
+    def _rival(self, entry: Entry, options: Options) -> Seen:
+        """Return what the rival does in the scene of ``entry``; found once."""
+        key = (entry.scene, entry.rival)
+        if key not in self.rivals:
+            name = entry.rival.partition(",")[0]
+            rival = replace(RIVALS[entry.rival], scene=entry.scene)
+            self.rivals[key] = look(name, rival, options)
+        return self.rivals[key]
+
+
+BENCH = Strategies()
+
+
+def look(name: str, entry: Entry, options: Options) -> Seen:
+    """Tune ``name`` in its scene, then train it with fresh seeds."""
+    scene = SCENES[entry.scene]
+    grid = [trial_of(scene, name, entry, flags) for flags in settings_of(scene, entry)]
+    grid = grid[: 2 if options.quick else None]
+    tuning = range(1 if options.quick else TUNING_SEEDS)
+    best = at_best(grid, lambda c: 1 - error(scene, c), tuning, PROCESSES)
+    fresh = range(FIRST_FRESH, FIRST_FRESH + (3 if options.quick else SEEDS))
+    return Seen(best, curves([seeded(best, seed) for seed in fresh], PROCESSES))
+
+
+def settings_of(scene: Scene, entry: Entry) -> list[tuple[str, ...]]:
+    """Return every combination of the scene's step sizes and the entry's own grid."""
+    rates = [f"trainer.lr={lr}" for lr in scene.rates]
+    own = entry.grid or ((),)
+    return [(rate, *more) for rate in rates for more in own]
+
+
+def trial_of(scene: Scene, name: str, entry: Entry, more: Sequence[str]) -> Trial:
+    """Return the run of strategy ``name`` with ``more`` settings."""
+    flags = (f"strategy.name={name}", *scene.flags, *entry.flags, *more)
+    return Trial(flags, scene.every, scene.own, scene.horizon_s, scene.wrap)
+
+
+def error(scene: Scene, curve: Curve) -> float:
+    """Return the error at the end of ``curve``; 1 if it never got anywhere."""
+    if not curve:
+        return 1.0
+    return 1.0 - (curve[-1].own if scene.own else curve[-1].accuracy)
+
+
+def row_of(name: str, entry: Entry, rival: Seen, seen: Seen) -> Row:
+    """Return the row of one strategy."""
+    scene = SCENES[entry.scene]
+    ours, theirs = (
+        [max(error(scene, c), LEAST) for c in found.curves] for found in (seen, rival)
+    )
+    won = sum(a < b for a, b in zip(ours, theirs, strict=True))
+    facts = [
+        f"accuracy {1 - median(ours):.3f} and {1 - median(theirs):.3f}",
+        f"better in {won} of {len(ours)} seeds",
+        f"quartiles {_quartiles(ours)} and {_quartiles(theirs)}",
+        f"set: {chosen(seen)}; rival: {chosen(rival)}",
+    ]
+    if scene.own:
+        worst = [median(c[-1].worst for c in s.curves if c) for s in (seen, rival)]
+        facts.insert(1, f"worst tenth of the clients {worst[0]:.3f} and {worst[1]:.3f}")
+    unit = "own error" if scene.own else "error"
+    told = f"{name} vs {entry.rival}"
+    ours_, theirs_ = median(ours), median(theirs)
+    return versus(told, scene.title, ours_, theirs_, unit, "; ".join(facts))
+
+
+def _quartiles(errors: Sequence[float]) -> str:
+    low, _, high = quantiles([1 - e for e in errors], n=4)
+    return f"{low:.3f}-{high:.3f}"
+
+
+def chosen(seen: Seen) -> str:
+    """Return the settings that the grid settled."""
+    usual = {flag for scene in SCENES.values() for flag in scene.flags}
+    return ", ".join(flag for flag in seen.trial.flags[1:] if flag not in usual)
+
+
+def figure(name: str, entry: Entry, rival: Seen, seen: Seen) -> Lines:
+    """Return both curves, the median over seeds at every point."""
+    scene = SCENES[entry.scene]
+    what = "clients' own accuracy" if scene.own else "accuracy"
+    return Lines(
+        f"strategies-{name}",
+        f"{name}: {scene.title}",
+        f"Median {what} over {len(seen.curves)} seeds.",
+        "simulated seconds" if scene.horizon_s else "round",
+        "%",
+        (
+            Line.of(entry.rival, middle_curve(scene, rival.curves)),
+            Line.of(name, middle_curve(scene, seen.curves)),
+        ),
+    )
+
+
+def middle_curve(scene: Scene, curves: Sequence[Curve]) -> list[tuple[float, float]]:
+    """Return (x, median accuracy) of ``curves``, by round or by simulated time.
+
+    By time, what a run has reached holds until its next point.
+    """
+    if not scene.horizon_s:
+        shortest = min(map(len, curves))
+        return [
+            (float(curves[0][i].round), median(_value(scene, c, i) for c in curves))
+            for i in range(shortest)
+        ]
+    ticks = [scene.horizon_s * i / 40 for i in range(41)]
+    return [(t, median(_reached(scene, c, t) for c in curves)) for t in ticks]
+
+
+def _value(scene: Scene, curve: Curve, index: int) -> float:
+    return curve[index].own if scene.own else curve[index].accuracy
+
+
+def _reached(scene: Scene, curve: Curve, clock_s: float) -> float:
+    done = [i for i, point in enumerate(curve) if point.clock_s <= clock_s]
+    return _value(scene, curve, done[-1]) if done else 0.0

@@ -1,0 +1,1 @@
+"""Straggler coding for trusted clusters: codes, schedules, and the strategies."""

@@ -1,0 +1,135 @@
+"""Split learning between real processes."""
+
+import os
+import re
+import runpy
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clients.split.channel import Visit
+from clients.split.cut import Cut
+from clients.split.far import Far
+from clients.split.pareto import Place, Point, alike, front_of, predicted
+from clients.split.profile import profiled
+from clients.split.server import SplitServer
+from clients.split.slow import Net
+from clients.split.sockets import Listening
+from clients.split.stage import measured
+from clients.tasks import load_task
+from clients.trainers.sgd import SGD
+from fedcore.cli import main
+from fedcore.params import digest
+from fedcore.task import load
+from tests.split_cases import start_of, task_of, unsplit
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "split.md").read_text(encoding="utf-8")
+
+
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+EXAMPLE, ROUNDS = (text for kind, text in BLOCKS if kind == "python")
+
+
+def run(text, folder):
+    (folder / "example.py").write_text(text)
+    return runpy.run_path(str(folder / "example.py"))
+
+
+def test_the_example_of_the_page_prints_what_it_says(capsys, tmp_path):
+    run(EXAMPLE, tmp_path)
+    assert capsys.readouterr().out == dict(BLOCKS)["text"]
+
+
+def test_the_second_example_trains_a_whole_model(tmp_path):
+    names = run(ROUNDS, tmp_path)
+    model = names["data"].new_model()
+    figures = names["data"].whole().evaluate(load(model, names["params"]))
+    assert figures["accuracy"] > 0.3
+
+
+class Deadly:
+    """Kills the client at one message: before it is taken, or instead of answering."""
+
+    def __init__(self, visit: Visit, murder) -> None:
+        self.visit, self.murder = visit, murder
+
+    def take(self, data: bytes) -> bytes:
+        self.murder.seen += 1
+        if self.murder.seen == self.murder.before:
+            self.murder.kill()
+        answer = self.visit.take(data)
+        if self.murder.seen == self.murder.after:
+            self.murder.kill()
+        return answer
+
+
+class Murder:
+    """Who is killed, and when."""
+
+    def __init__(self, before: int = 0, after: int = 0) -> None:
+        self.before, self.after, self.seen = before, after, 0
+        self.child: subprocess.Popen[str]
+
+    def kill(self) -> None:
+        os.kill(self.child.pid, signal.SIGKILL)
+        self.child.wait()
+
+
+@pytest.mark.slow
+def test_a_client_killed_in_the_middle_of_a_batch_changes_no_bit(tmp_path):
+    """Once before the server has taken step 2, and once after it has taken step 4."""
+    trainer, start, steps = SGD(lr=0.1, momentum=0.9), start_of("conv"), 6
+    server = SplitServer(task_of("conv"), Cut(3), start, trainer)
+    murder = Murder()
+    line = [sys.executable, "-m", "tests.e2e.split_killed"]
+    with Listening(lambda: Deadly(server.visit(), murder)) as listening:
+        for murder in (Murder(before=3), Murder(after=4), Murder()):
+            words = [str(listening.port), str(steps), str(tmp_path)]
+            murder.child = subprocess.Popen(
+                line + words, cwd=ROOT, stdout=subprocess.PIPE, text=True
+            )
+            told, _ = murder.child.communicate(timeout=120)
+    assert murder.child.returncode == 0
+    whole, _ = unsplit(task_of("conv"), start, steps, trainer)
+    front = {k: t for k, t in whole.items() if k.startswith(("0.", "1.", "2."))}
+    back = {k: t for k, t in whole.items() if k not in front}
+    assert told == digest(front)
+    assert digest(server.params()) == digest(back)
+
+
+@pytest.mark.slow
+def test_the_front_predicted_is_the_front_of_two_processes():
+    """Blocks take known times, so that a busy machine cannot blur the points."""
+    file = str(ROOT / "tests" / "e2e" / "split_sleepy.py")
+    dataset, net = load_task(file), Net(delay_s=0.01, bytes_per_s=1e6)
+    x = dataset.train[0]
+    profile = profiled(dataset.new_model(), x, repeats=3)
+    points = predicted(profile, Place(client=2.0, net=net))
+    with Far([f"--set=task.name={file}"], net) as far:
+        found = measured(dataset.new_model(), far.dial, x, slowdown=2.0, repeats=3)
+    real = [Point(at, s.latency_s, s.per_s) for at, s in enumerate(found)]
+    assert alike(points, real, tie=0.2)
+    assert {p.at for p in front_of(points)} == {0, 2}
+    for ours, theirs in zip(points, real, strict=True):
+        assert theirs.latency_s == pytest.approx(ours.latency_s, rel=0.35)
+        assert theirs.per_s == pytest.approx(ours.per_s, rel=0.35)
+    quickest = min(real, key=lambda p: p.latency_s)
+    assert quickest.at != max(real, key=lambda p: p.per_s).at
+
+
+@pytest.mark.slow
+def test_two_terminals(tmp_path, capsys):
+    """What the page types: a server in one process, the client in another."""
+    with Far(["--set=trainer.lr=0.2", "--at=2"], Net()) as far:
+        words = ["--set=trainer.lr=0.2", "--at=2", f"--port={far.port}"]
+        out = tmp_path / "front.safetensors"
+        line = ["split", "train", *words, "--steps=5", f"--out={out}"]
+        assert main(line) == 0
+        assert capsys.readouterr().out.startswith("5 steps, mean loss ")
+        assert out.stat().st_size > 1000
+        assert main(["split", "train", *words, "--set=trainer.lr=0.3"]) == 1
+        assert "terms: trainer.lr is 0.3 with the client" in capsys.readouterr().err
