@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeAlias
 
+from fedcore.errors import ConfigError
 from fedcore.gate import Gate, Refusal
 from fedcore.hierarchy.aggregate import Aggregator
 from fedcore.hierarchy.eager import Piles, light, pile_size, piled, unpiled
@@ -216,6 +217,11 @@ class Rules(Generic[State, Pace]):
     ) -> tuple[Pace, Sequence[Update], Piles, State]:
         """Return the pace, what it folds, the sums left, and the state after it."""
         piles = desk.piles
+        if self.aggregator is None and piles:
+            raise ConfigError(
+                "answers were summed as they came before this run was stopped: go on "
+                "with an aggregator, as before"
+            )
         if self.aggregator is not None:
             size = pile_size(self.strategy, self.pacer)
             piles = piled(piles, good, size, self.aggregator)
@@ -233,7 +239,9 @@ def _turns(
     desk: Desk[Any, Any], answered: Collection[PeerId], version: int
 ) -> dict[PeerId, Turn]:
     """Return the turns at ``version`` after answers of ``answered``."""
-    turns = {p: t for p, t in desk.turns.items() if t.version == version}
+    if version != desk.state.version:
+        return {}  # nobody has work of a version that was just made
+    turns = dict(desk.turns)
     for peer in answered:
         if peer in desk.sent and desk.sent[peer].work.version == version:
             count = turns[peer].count if peer in turns else 0

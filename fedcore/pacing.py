@@ -116,6 +116,7 @@ class Synchronous:
     retries: int = 3
     seed: int = 0
     max_staleness: ClassVar[int] = 0
+    one_each: ClassVar[bool] = True  # no fold holds two answers of one peer
 
     def __post_init__(self) -> None:
         if not 1 <= self.quorum <= self.cohort:

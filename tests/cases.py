@@ -15,13 +15,21 @@ from clients.trainers.sgd import SGD
 from fedcore.params import digest
 from fedcore.strategy import Update
 from strategies import STRATEGIES
+from strategies.clustered.clusterers import Agglomerative
 from tests.e2e.normed import Normed
 
 TRAINER = SGD(lr=0.05)
 
-SETTINGS = {
+SETTINGS = {  # clusters and choices come about in the first rounds
+    "adaptive": {
+        "inner": "fomaml",
+        "trigger": "round:1",
+        "clusterer": Agglomerative(clusters=2),
+    },
+    "briggs": {"rounds": 1, "threshold": 0.01},
     "kafal": {"cycle": 1, "labelled": 1 / 3, "more": 1 / 3},  # all rounds in three
     "knfu": {"public": 6, "classes": 3},
+    "sattler": {"cooldown": 1, "still": 1e3, "moving": 1e-3, "gamma": 0.0},
     "scaffold": {"local_lr": TRAINER.lr},
 }
 

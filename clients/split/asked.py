@@ -103,8 +103,10 @@ def server_tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
     """Return TLS that shows the certificate in ``cert``; None without.
 
     Raises:
-        ConfigError: the files cannot be used.
+        ConfigError: the files cannot be used, or there is only a key.
     """
+    if cert is None and key is not None:
+        raise ConfigError("--key needs --cert, the certificate that it belongs to")
     if cert is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

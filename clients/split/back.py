@@ -88,7 +88,7 @@ class ServerSession:
             self.undo()
             return encode(Message("bye", self.done))
         with reproducible():
-            answer = encode(self._answer(message))
+            answer = self._answer(message)
         if message.kind == "forward":  # whoever sends it has the last step's answers
             self._replies = {}
         copy = torch.frombuffer(bytearray(answer), dtype=torch.uint8)
@@ -107,12 +107,12 @@ class ServerSession:
             )
         return reply.answer.numpy().tobytes()
 
-    def _answer(self, message: Message) -> Message:
+    def _answer(self, message: Message) -> bytes:
         try:
             if message.kind == "forward" and self._outputs is None:
-                return self._forward(message)
+                return encode(self._forward(message))
             if message.kind == "slope" and self._outputs is not None:
-                return self._slope(message, *self._outputs)
+                return encode(self._slope(message, *self._outputs))
         except ProtocolError:
             self.undo()
             raise

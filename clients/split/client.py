@@ -49,7 +49,8 @@ class SplitClient:
             version: names the session: another one begins anew.
 
         Raises:
-            ConfigError: the model cannot be cut like this.
+            ConfigError: the model cannot be cut like this, or the folder keeps
+                another under the same name and version.
             ProtocolError: the server refused, or broke a rule.
             PeerLostError: no connection brought any progress.
         """
@@ -99,6 +100,7 @@ class Store:
         """Bring ``session`` to where it was kept, if it is the one kept here.
 
         Raises:
+            ConfigError: it is of another cut, model or rule.
             StorageError: what is there cannot be read.
         """
         disk = RealDisk(self.folder)

@@ -12,7 +12,7 @@ from clients.split.slow import Net, SlowChannel
 from clients.split.sockets import tcp
 from fedcore.errors import PeerLostError
 
-START_S = 60.0  # it imports torch first
+START_S = 120.0  # it imports torch first
 LISTENING = "listening at "
 
 

@@ -56,10 +56,16 @@ def encode(message: Message) -> bytes:
     """Return ``message`` as bytes.
 
     Raises:
-        ProtocolError: a tensor or fact cannot be sent.
+        ProtocolError: a tensor or fact cannot be sent, or it is above the limit.
     """
     facts = {"kind": message.kind, **message.facts}
-    return encode_work(Work(message.step, message.tensors, hints=facts))
+    data = encode_work(Work(message.step, message.tensors, hints=facts))
+    if len(data) > LIMITS.message_bytes:
+        raise ProtocolError(
+            f"{message.kind} has {len(data)} bytes, above {LIMITS.message_bytes}: "
+            "make batches smaller, or cut elsewhere"
+        )
+    return data
 
 
 def decode(data: bytes, limits: Limits = LIMITS) -> Message:

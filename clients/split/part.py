@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from clients.trainers.rules import Rule
-from fedcore.errors import ProtocolError
+from fedcore.errors import ConfigError, ProtocolError
 from fedcore.params import Params
 from fedcore.seeds import seed_of
 
@@ -107,7 +107,17 @@ class Part:
         return PartState(tensors, memory_of(self.rule))
 
     def restore(self, state: PartState) -> None:
-        """Go back, or on, to ``state``."""
+        """Go back, or on, to ``state``.
+
+        Raises:
+            ConfigError: it is the state of another part, or of another rule.
+        """
+        own = self.run.blocks.state_dict()
+        if _shapes(own) != _shapes(state.tensors):
+            raise ConfigError(
+                "what the folder keeps is not this part of this model: cut where it "
+                "was cut before, or name another folder"
+            )
         self.load(state.tensors)
         recall(self.rule, state.memory, self.device)
 
@@ -133,6 +143,10 @@ def slopes(y: Tensor, wanted: Sequence[Tensor], dy: Tensor | None) -> list[Tenso
     return list(grads)
 
 
+def _shapes(tensors: Params) -> Mapping[str, torch.Size]:
+    return {name: t.shape for name, t in tensors.items()}
+
+
 def memory_of(rule: Rule) -> Params:
     """Return what ``rule`` remembers, as tensors."""
     found: dict[str, Tensor] = {}
@@ -145,7 +159,18 @@ def memory_of(rule: Rule) -> Params:
 
 
 def recall(rule: Rule, memory: Params, device: torch.device) -> None:
-    """Give ``rule`` the memory that ``memory_of`` returned."""
+    """Give ``rule`` the memory that ``memory_of`` returned.
+
+    Raises:
+        ConfigError: another kind of rule remembered that.
+    """
+    found = {key.partition(".")[0] for key in memory}
+    counts = {name for name, v in _memories(rule).items() if isinstance(v, int)}
+    if not counts <= found <= _memories(rule).keys():
+        raise ConfigError(
+            "what the folder keeps was trained by another rule: set trainer.name as "
+            "it was before, or name another folder"
+        )
     for name, value in _memories(rule).items():
         if isinstance(value, int):
             setattr(rule, name, int(memory[name]))

@@ -11,7 +11,7 @@ from clients.split.messages import Message, decode, encode
 from clients.split.terms import PLAIN, Split, Trainer, forms_of, greeted, terms_of
 from fedcore.checkpoint import pack, unpack
 from fedcore.disk import RealDisk
-from fedcore.errors import ConfigError, ProtocolError
+from fedcore.errors import ConfigError, ProtocolError, StorageError
 from fedcore.params import Params
 from fedcore.strategy import PeerId
 from fedcore.task import Task
@@ -33,7 +33,7 @@ class SplitServer:
         most: clients that may have a back of their own, >= 1.
 
     Raises:
-        ConfigError: the model cannot be cut like this.
+        ConfigError: the model cannot be cut like this, or the folder keeps another.
     """
 
     def __init__(
@@ -54,6 +54,8 @@ class SplitServer:
         self._disk = RealDisk(folder) if folder else None
         self._sessions: dict[str, ServerSession] = {}
         self._lock = Lock()  # torch's generator and threads belong to the process
+        if not apart:
+            self._last("")  # what is kept there must fit
 
     def dial(self) -> Channel:
         """Return a channel to this server for a client in the same process."""
@@ -92,6 +94,11 @@ class SplitServer:
             if last is None and len(self._sessions) >= self.most:
                 raise ProtocolError(f"there are {self.most} clients already")
             if last is None or (last.peer, last.version) != (peer, version):
+                if message.step:  # else it would end somebody's session for nothing
+                    raise ProtocolError(
+                        f"session {version} of {peer} is not here any more, and the "
+                        f"client is at step {message.step}: begin another version"
+                    )
                 last = self._begun(peer, version, last)
             self._sessions[key] = last
             return last
@@ -128,17 +135,32 @@ class SplitServer:
         """
         with self._lock:
             key = session.peer if self.apart else ""
-            now = self._sessions[key]
+            now = self._sessions.get(key)
             if now is not session:
+                begun = f"session {now.version} of {now.peer} has begun" if now else ""
                 raise ProtocolError(
                     f"order: session {session.version} of {session.peer} is over, "
-                    f"session {now.version} of {now.peer} has begun"
+                    f"{begun or 'as the disk has failed'}"
                 )
             before, answer = session.done, session.take(data, message)
-            if self._disk is not None and session.done > before:
-                state = pack("split server", session.state())
-                self._disk.replace(_file(key), state)
+            if session.done > before:
+                self._keep(key, session)
             return answer
+
+    def _keep(self, key: str, session: ServerSession) -> None:
+        """Write ``session`` down; if that fails, it is the one on the disk again.
+
+        Raises:
+            StorageError: it failed; nobody must hear of this step.
+        """
+        if self._disk is None:
+            return
+        try:
+            state = pack("split server", session.state())
+            self._disk.replace(_file(key), state)
+        except StorageError:
+            del self._sessions[key]
+            raise
 
 
 class _Visit:

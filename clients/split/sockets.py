@@ -13,13 +13,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from threading import BoundedSemaphore, Lock, Thread, current_thread
 from types import TracebackType
+from typing import cast
 
 from clients.split.channel import Channel, Dial, Visit, answered
 from clients.split.messages import LIMITS, encode, refused
-from fedcore.errors import ConfigError, PeerLostError, ProtocolError
+from fedcore.errors import ConfigError, FedError, PeerLostError, ProtocolError
 
 TIMEOUT_S = 60.0
 MOST_VISITS = 64
+MOST_PORT = 65_535
 _LENGTH = struct.Struct("<I")
 _PAUSE_S = 0.1  # when there are too many open files, say
 _PIECE = 1 << 20  # read at once: a lie about the length costs no more memory
@@ -90,6 +92,11 @@ class SocketChannel:
         self._socket.close()
 
 
+def _check_port(port: int, least: int) -> None:
+    if not least <= port <= MOST_PORT:
+        raise ConfigError(f"a port is in {least} to {MOST_PORT}, not {port}")
+
+
 def tcp(
     host: str,
     port: int,
@@ -103,12 +110,16 @@ def tcp(
         port: in [1, 65535].
         tls: how to speak TLS; None for plain TCP, for trusted networks only.
         timeout_s: silence after which the other side counts as gone, > 0.
+
+    Raises:
+        ConfigError: there is no such port.
     """
+    _check_port(port, least=1)
 
     def dial() -> Channel:
         try:
             plain = socket.create_connection((host, port), timeout_s)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # Unicode: no host has such a name
             raise PeerLostError(f"{host}:{port} does not answer: {error}") from error
         try:
             whole = tls.wrap_socket(plain, server_hostname=host) if tls else plain
@@ -136,7 +147,7 @@ class Listening:
         timeout_s: silence after which a client counts as gone, > 0.
 
     Raises:
-        ConfigError: the address cannot be listened at.
+        ConfigError: the address cannot be listened at, or there is no such port.
     """
 
     def __init__(
@@ -148,6 +159,7 @@ class Listening:
         around: Callable[[Channel], Channel] | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
+        _check_port(port, least=0)
         self._visit, self._tls, self._around = visit, tls, around
         self._timeout_s = timeout_s
         try:
@@ -188,8 +200,8 @@ class Listening:
             self._closed = True
             threads = list(self._open)
             for connection in self._open.values():
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+                with suppress(OSError):  # below TLS, which another thread is using
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
@@ -219,23 +231,33 @@ class Listening:
     def _serve(self, plain: socket.socket) -> None:
         try:
             plain.settimeout(self._timeout_s)
-            whole = plain
-            if self._tls is not None:
-                whole = self._tls.wrap_socket(plain, server_side=True)
-                with self._lock:
-                    self._open[current_thread()] = whole
-                    if self._closed:
-                        whole.close()
+            whole = self._secured(plain) if self._tls else plain
             self._converse(SocketChannel(whole, self._timeout_s))
         except (PeerLostError, ProtocolError) as error:
             _log.info("a visit has ended: %s", error)
-        except OSError as error:  # no TLS there, or our disk is full
+        except (OSError, FedError) as error:  # no TLS there, or our disk is full
             _log.warning("a visit has failed: %s", error)
         finally:
             with self._lock:
                 self._open.pop(current_thread())
             plain.close()
             self._places.release()
+
+    def _secured(self, plain: socket.socket) -> socket.socket:
+        """Return ``plain`` with TLS; ``close`` can end the handshake, too."""
+        whole = cast(ssl.SSLContext, self._tls).wrap_socket(
+            plain, server_side=True, do_handshake_on_connect=False
+        )
+        with self._lock:
+            self._open[current_thread()] = whole
+            if self._closed:
+                whole.close()
+        try:
+            whole.do_handshake()
+        except OSError:
+            whole.close()
+            raise
+        return whole
 
     def _converse(self, plain: SocketChannel) -> None:
         channel: Channel = self._around(plain) if self._around else plain

@@ -8,8 +8,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from statistics import median
-from threading import BoundedSemaphore, Thread
+from threading import Semaphore, Thread
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ def check_slowdown(slowdown: float) -> None:
     Raises:
         ConfigError: it would be faster, which nobody can play.
     """
-    if not slowdown >= 1.0:
+    if not 1.0 <= slowdown < inf:
         raise ConfigError(f"slowdown must be >= 1: {slowdown}")
 
 
@@ -93,10 +94,18 @@ class Stage:
         x = checked(message, "activations", self._rows[at], None)
         with one_thread(), torch.no_grad():
             for block in self._blocks[at:]:
-                x = block(x)
+                x = _passed(block, x)
         answer = encode(Message("answer", message.step, {"outputs": x}))
         rest(began_s, self._slowdown)
         return answer
+
+
+def _passed(block: nn.Module, x: Tensor) -> Tensor:
+    try:
+        y: Tensor = block(x)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise ProtocolError(f"the model does not take them: {error}") from error
+    return y
 
 
 def _all(blocks: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
@@ -158,7 +167,9 @@ class Runner:
         if isinstance(message, Tensor):
             return message
         channel.send(message)
-        return taken(channel.receive(), "answer", number).tensors["outputs"]
+        answer = taken(channel.receive(), "answer", number)
+        check_names(answer, "outputs")
+        return answer.tensors["outputs"]
 
     def latency_s(self, channel: Channel, x: Tensor, repeats: int) -> float:
         """Return the median seconds of ``repeats`` single batches, after one more."""
@@ -173,7 +184,7 @@ class Runner:
         """Return batches per second with up to ``window`` of ``count`` under way."""
         if self._all_here:
             return 1.0 / self.latency_s(channel, x, count)
-        arrivals, places = list[float](), BoundedSemaphore(window)
+        arrivals, places = list[float](), Semaphore(window)
         failed: list[FedError] = []
 
         def collect() -> None:

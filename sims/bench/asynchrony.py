@@ -127,7 +127,7 @@ class Async:
 
     def rows(self, options: Options) -> Iterator[Row]:
         """Race, and yield the rows of each federation as it is done."""
-        plan = Plan(range(100, 103), range(20))
+        plan = Plan(range(100, 103), range(10))
         entrants: Sequence[Entrant] = ENTRANTS
         with tempfile.TemporaryDirectory(prefix="fedcore-bench-") as folder:
             chosen = list(tracks(Path(folder)))

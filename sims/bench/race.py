@@ -15,7 +15,6 @@ not have ten times the chances to jump over the target once.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
 from statistics import median
@@ -25,14 +24,13 @@ import torch
 
 from clients.tasks import load_task
 from fedcore.config import from_flags
-from fedcore.coordinator import Coordinator, Desk, NoJournal, Rules
-from fedcore.errors import FedError
+from fedcore.coordinator import Desk, NoJournal
 from fedcore.task import load
 from sims.bench.pool import mapped
+from sims.bench.watch import run_out
 from sims.runs.brake import HaltError
 from sims.runs.config import RunConfig, configured
 from sims.runs.run import Data, Setup, prepare
-from sims.world.virtual import VirtualLink
 
 Points = tuple[tuple[float, float], ...]
 
@@ -209,15 +207,10 @@ class _Stopwatch(NoJournal):
 def lap(run: Run, data: Data) -> Lap:
     """Return what becomes of ``run``; one that breaks down ends there."""
     torch.set_num_threads(1)
-    config = run.config()
-    setup = prepare(config, data)
+    setup = prepare(run.config(), data)
     watch = _Stopwatch(setup, run.track)
     with setup.engine() as engine:
-        world = (config.devices, config.network, config.availability)
-        link = VirtualLink(engine, setup.tasks, *world, run.seed)
-        rules: Rules[Any, Any] = Rules(config.strategy, config.pacer, config.gate)
-        with suppress(HaltError, FedError):  # over; or diverged, and none is let in
-            Coordinator(rules, link, watch).run(setup.start, ENDLESS)
+        run_out(setup, engine, watch, ENDLESS)
     return Lap(tuple(watch.points))
 
 

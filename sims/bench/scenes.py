@@ -92,7 +92,7 @@ SCENES: Mapping[str, Scene] = {
         every=2,
     ),
     "stragglers": Scene(
-        "digits, 10 trusted workers with copies of all rows, jittered speeds, 600 s",
+        "digits, 10 trusted workers with copies of all rows, jittered speeds, 300 s",
         (
             *TEN,
             "partition=replicated",
@@ -102,33 +102,49 @@ SCENES: Mapping[str, Scene] = {
         ),
         rates=(0.1,),
         every=10,
-        horizon_s=600.0,
+        horizon_s=300.0,
     ),
 }
 
-GAINS = tuple((f"strategy.server_lr={lr}",) for lr in (0.01, 0.03, 0.1))
-PACED = tuple((f"strategy.gain={gain}",) for gain in (0.9, 1.8, 3.6))
+GAINS = tuple((f"strategy.server_lr={lr}",) for lr in (0.03, 0.1, 0.3))
 AHEAD = tuple((f"strategy.server_lr={lr}",) for lr in (1, 2, 4))
+PACED = ("pacer.min_steps=4", "pacer.max_steps=20")  # no more batches than others
+TUNED = "fedavg, tuned ahead"
 TWO_LIARS = (("strategy.attackers=2",),)
 QUERIES = ("strategy.cycle=5", "strategy.labelled=0.1", "strategy.more=0.05")
 
 RIVALS: Mapping[str, Entry] = {
     "fedavg": Entry(""),
-    "fedavg, tuned ahead": Entry("", AHEAD),
+    TUNED: Entry("", AHEAD),
     "kafal, random queries": Entry("", (), (*QUERIES, "strategy.query=random")),
     "gradient-coding, uncoded": Entry("", AHEAD, ("strategy.stragglers=0",)),
 }
 
+
+def _ahead(*settings: str) -> list[tuple[str, ...]]:
+    """Return each of ``settings`` with every server step of ``AHEAD``."""
+    return [(setting, *step) for setting in settings for step in AHEAD]
+
+
 ENTRIES: Mapping[str, Entry] = {
-    "fedprox": Entry("unlike", [("strategy.mu=0.01",), ("strategy.mu=0.1",)]),
-    "fedavgm": Entry("unlike", [("strategy.server_lr=0.3",), ()]),
-    "fedadagrad": Entry("unlike", GAINS),
-    "fedadam": Entry("unlike", GAINS),
-    "fedyogi": Entry("unlike", GAINS),
-    "scaffold": Entry("unlike"),
-    "fedamd": Entry("unlike", [(), ("strategy.rule=constant",)]),
-    "fedld": Entry("unlike", [(), ("strategy.rescale=true",)]),
-    "fedspine": Entry("unlike"),
+    "fedprox": Entry(
+        "unlike", _ahead("strategy.mu=0.01", "strategy.mu=0.1"), (), TUNED
+    ),
+    "fedavgm": Entry("unlike", [("strategy.server_lr=0.3",), ()], (), TUNED),
+    "fedadagrad": Entry("unlike", GAINS, (), TUNED),
+    "fedadam": Entry("unlike", GAINS, (), TUNED),
+    "fedyogi": Entry("unlike", GAINS, (), TUNED),
+    "scaffold": Entry("unlike", AHEAD, (), TUNED),
+    "fedamd": Entry(
+        "unlike",
+        _ahead("strategy.rule=sequential", "strategy.rule=constant"),
+        (),
+        TUNED,
+    ),
+    "fedld": Entry(
+        "unlike", _ahead("strategy.rescale=false", "strategy.rescale=true"), (), TUNED
+    ),
+    "fedspine": Entry("unlike", AHEAD, (), TUNED),
     "median": Entry("attacked"),
     "trimmed-mean": Entry("attacked", TWO_LIARS),
     "krum": Entry("attacked", TWO_LIARS),
@@ -143,15 +159,15 @@ ENTRIES: Mapping[str, Entry] = {
     "kafal": Entry("few labels", (), QUERIES, "kafal, random queries"),
     "fedasync": Entry(
         "speeds",
-        [(f"strategy.gain={gain}",) for gain in (0.1, 0.3, 0.6)],
-        rival="fedavg, tuned ahead",
+        [(f"strategy.gain={gain}",) for gain in (0.3, 0.6, 1)],
+        rival=TUNED,
     ),
-    "fedbuff": Entry("speeds", AHEAD, rival="fedavg, tuned ahead"),
-    "fedcadence": Entry("speeds", PACED, rival="fedavg, tuned ahead"),
+    "fedbuff": Entry("speeds", AHEAD, rival=TUNED),
+    "fedcadence": Entry(
+        "speeds", [(f"strategy.gain={gain}",) for gain in (1, 2, 4)], PACED, TUNED
+    ),
     "fedcompass": Entry(
-        "speeds",
-        PACED,
-        rival="fedavg, tuned ahead",
+        "speeds", [(f"strategy.gain={gain}",) for gain in (1.5, 3, 6)], PACED, TUNED
     ),
     "gradient-coding": Entry("stragglers", AHEAD, rival="gradient-coding, uncoded"),
     "sr-sgc": Entry("stragglers", AHEAD, rival="gradient-coding, uncoded"),

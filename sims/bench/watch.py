@@ -15,13 +15,13 @@ import torch
 
 from clients.tasks import load_task
 from fedcore.config import from_flags
-from fedcore.coordinator import Coordinator, Desk, NoJournal, Rules
+from fedcore.coordinator import Coordinator, Desk, Journal, NoJournal, Rules
 from fedcore.errors import ProtocolError, QuorumError
 from fedcore.strategy import PeerId
 from fedcore.task import Task, Trainer, load
 from sims.bench.pool import mapped
 from sims.data.own_test import own_tests
-from sims.engine import make_engine
+from sims.engine import Engine, make_engine
 from sims.runs.brake import HaltError
 from sims.runs.config import RunConfig, TaskChoice, configured
 from sims.runs.personal import personal
@@ -87,18 +87,18 @@ def curve(trial: Trial) -> Curve:
     trainer = WRAPS[trial.wrap](config.trainer)
     watching = _Watching(trial, setup)
     with make_engine(trainer, setup.tasks, workers=1) as engine:
-        link = VirtualLink(
-            engine,
-            setup.tasks,
-            config.devices,
-            config.network,
-            config.availability,
-            config.run.seed,
-        )
-        rules: Rules[Any, Any] = Rules(config.strategy, config.pacer, config.gate)
-        with suppress(HaltError, ProtocolError, QuorumError):  # over, or diverged
-            Coordinator(rules, link, watching).run(setup.start, config.run.rounds)
+        run_out(setup, engine, watching, config.run.rounds)
     return tuple(watching.points)
+
+
+def run_out(setup: Setup, engine: Engine, journal: Journal, rounds: int) -> None:
+    """Run ``setup`` until ``journal`` halts it; one that breaks down ends there."""
+    config = setup.config
+    world = (config.devices, config.network, config.availability)
+    link = VirtualLink(engine, setup.tasks, *world, config.run.seed)
+    rules: Rules[Any, Any] = Rules(config.strategy, config.pacer, config.gate)
+    with suppress(HaltError, ProtocolError, QuorumError):  # over; or none is let in
+        Coordinator(rules, link, journal).run(setup.start, rounds)
 
 
 def _config(trial: Trial) -> RunConfig:

@@ -23,19 +23,23 @@ class Braked:
 
     Attributes:
         inner: keeps what there is to keep.
-        begin: hears after which round the run goes on.
+        begin: hears of the desk from which the run goes on, and says how it ended
+            there, if it did and was killed before that was written down.
         ending: asked after every round how to end there, if at all.
         saved: the last desk, once the run has ended.
     """
 
     inner: Journal
-    begin: Callable[[int], None]
+    begin: Callable[[Desk[Any, Any]], Ending | None]
     ending: Callable[[], Ending | None]
     saved: list[Desk[Any, Any]] = field(default_factory=list)
 
     def open(self, begin: Desk[Any, Any]) -> tuple[Desk[Any, Any], Iterable[Event]]:
         desk, events = self.inner.open(begin)
-        self.begin(desk.state.version)
+        ending = self.begin(desk)
+        if ending is not None:
+            self.saved.append(desk)
+            raise HaltError(ending)
         return desk, events
 
     def record(self, serial: int, event: Event) -> None:

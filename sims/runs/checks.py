@@ -6,6 +6,7 @@ A strategy says what it must have by plain class attributes, all optional:
     one_vote    every peer may have one answer in a round
     plain_sgd   the trainer must be SGD with nothing but a step size
     trusted     peers hold copies of each other's data, so nothing is private
+    told        figures of answers that it cannot do without
     usual       settings of other sections that go with it, such as its pacer
     research    its published gain was not seen here (docs/strategies.md)
 """
@@ -14,9 +15,10 @@ from typing import Any
 
 from clients.trainers.sgd import SGD
 from fedcore.errors import ConfigError
-from fedcore.pacing import Buffered, Pacer
+from fedcore.pacing import Pacer
 from fedcore.strategy import Strategy
 from fedcore.task import Trainer
+from privacy.local import PUBLIC
 from sims.data.partition import Partition, Replicated
 from strategies.coding.pacer import Coded
 
@@ -24,12 +26,13 @@ from strategies.coding.pacer import Coded
 def check_votes(strategy: Strategy[Any], pacer: Pacer[Any]) -> None:
     """Refuse a ``pacer`` whose rounds are too small or unfair to ``strategy``.
 
-    A buffer may hold several answers of one quick peer, and so let it outvote others.
+    A pacer with ``one_each`` never folds several answers of one peer together; with
+    others a quick peer would outvote the rest.
     """
-    if getattr(strategy, "one_vote", False) and isinstance(pacer, Buffered):
+    if getattr(strategy, "one_vote", False) and not getattr(pacer, "one_each", False):
         raise ConfigError(
-            f"{strategy} gives every peer one vote, and a buffered pacer may fold "
-            "several answers of one peer: use pacer.name=synchronous"
+            f"{strategy} gives every peer one vote, and {type(pacer).__name__} may "
+            "fold several answers of one peer: use pacer.name=synchronous"
         )
     fewest = getattr(strategy, "fewest", 1)
     for key in ("cohort", "quorum", "size"):
@@ -58,6 +61,17 @@ def check_trusted(strategy: Strategy[Any], private: bool) -> None:
             f"{strategy} copies every example to several peers, so privacy.name would "
             "promise what cannot be kept: use privacy.name=none in a trusted cluster, "
             "or another strategy"
+        )
+
+
+def check_told(strategy: Strategy[Any], private: bool) -> None:
+    """Refuse privacy that drops the figures which ``strategy`` goes by."""
+    told = [name for name in getattr(strategy, "told", ()) if name not in PUBLIC]
+    if told and private:
+        raise ConfigError(
+            f"{strategy} goes by what clients tell beside their updates "
+            f"({', '.join(told)}), which no noise covers, and so privacy.name drops "
+            "it: use privacy.name=none, or another strategy"
         )
 
 

@@ -37,6 +37,7 @@ from sims.runs.checks import (
     check_copies,
     check_corrected,
     check_scheme,
+    check_told,
     check_trusted,
     check_votes,
 )
@@ -195,6 +196,7 @@ class RunConfig:
         check_votes(self.strategy, self.pacer)
         check_corrected(self.strategy, self.trainer)
         check_trusted(self.strategy, self.privacy != NoPrivacy())
+        check_told(self.strategy, self.privacy != NoPrivacy())
         check_copies(self.strategy, self.partition)
         check_scheme(self.strategy, self.pacer)
 

@@ -202,7 +202,7 @@ class _Sitting:
         rules: Rules[Any, Any] = Rules(
             config.strategy, config.pacer, config.gate, self.aggregator
         )
-        braked = Braked(journal, self.watcher.begin, self._ending)
+        braked = Braked(journal, self._begin, self._ending)
         coordinator = Coordinator(rules, link, braked, self._watch)
         self._meter.start()
         ending: Ending = "finished"
@@ -258,9 +258,18 @@ class _Sitting:
                 dict(row.eval),
                 row.clients,
             )
-            target = self.setup.config.run.target
-            self._reached = 0 < target <= row.eval.get("accuracy", 0.0)
+            self._reached = self._reaches(row.eval)
             self.watcher.row(row)
+
+    def _reaches(self, figures: Mapping[str, float]) -> bool:
+        return 0 < self.setup.config.run.target <= figures.get("accuracy", 0.0)
+
+    def _begin(self, desk: Desk[Any, Any]) -> Ending | None:
+        """Tell where the run goes on; return ``"target"`` if it was there already."""
+        done = desk.state.version
+        self.watcher.begin(done)
+        aims = done and self.setup.config.run.target
+        return "target" if aims and self._reaches(self._evaluate(desk.state)) else None
 
     def _ending(self) -> Ending | None:
         if self._reached:

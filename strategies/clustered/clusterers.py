@@ -24,7 +24,7 @@ from typing import Any, Literal, Protocol
 
 from fedcore.errors import ConfigError
 from strategies.clustered.angles import Angles
-from strategies.limits import counts, positive
+from strategies.limits import counts
 
 Linkage = Literal["average", "complete", "single"]
 
@@ -91,7 +91,8 @@ class Agglomerative:
 
     def __post_init__(self) -> None:
         counts(0, clusters=self.clusters)
-        positive(threshold=self.threshold)
+        if not 0 < self.threshold < 2:
+            raise ConfigError(f"threshold must be in (0, 2): {self.threshold}")
 
     def labels(self, angles: Angles, seed: int) -> Sequence[int]:
         from sklearn import cluster

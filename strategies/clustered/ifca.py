@@ -95,6 +95,7 @@ class IFCA:
     steps: int = 0
     epochs: int = 1
     needs: ClassVar[Literal["each"]] = "each"
+    told: ClassVar[tuple[str, ...]] = ("choice",)
 
     def __post_init__(self) -> None:
         counts(1, clusters=self.clusters)

@@ -78,6 +78,7 @@ class Coded:
     patience_s: float = inf
     retries: int = 3
     max_staleness: ClassVar[int] = 0
+    one_each: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.cohort < 1 or not 0 <= self.slack < inf or not self.patience_s > 0:

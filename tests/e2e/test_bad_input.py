@@ -152,6 +152,42 @@ MISTAKES: dict[str, tuple[Callable[[], object] | None, list[str], list[str]]] = 
         run("strategy.name=median", "pacer.name=buffered"),
         ["CoordinateMedian", "one vote", "pacer.name=synchronous"],
     ),
+    "krum by compass": (
+        None,
+        run("strategy.name=krum", "pacer.name=compass"),
+        ["Krum", "one vote", "Compass", "pacer.name=synchronous"],
+    ),
+    "copies in private": (
+        None,
+        run("strategy.name=gradient-coding", "privacy.name=local-gaussian"),
+        ["GradientCoding", "copies every example", "privacy.name=none"],
+    ),
+    "unlike copies": (
+        None,
+        run("strategy.name=m-sgc", "partition.name=dirichlet"),
+        ["MSGC", "partition.name=replicated"],
+    ),
+    "krum above a tree": (
+        None,
+        run("strategy.name=krum", "hierarchy.leaves=2"),
+        ["Krum", "every update", "hierarchy.leaves = 0"],
+    ),
+    "clusterer": (
+        None,
+        run("strategy.name=ocfl", "strategy.clusterer.name=hdscan"),
+        ["hdscan", "hdbscan"],
+    ),
+    "trigger": (
+        None,
+        run("strategy.name=ocfl", "strategy.trigger=rond:3"),
+        ["'rond:3'", "'round:3'"],
+    ),
+    "steps of compass": (
+        None,
+        run("strategy.name=fedcompass", "pacer.min_steps=200"),
+        ["max_steps must be at least min_steps"],
+    ),
+    "personal": (None, run("run.personal=-1"), ["personal must be >= 0"]),
     "scaffold with adamw": (
         None,
         run("strategy.name=scaffold", "trainer.name=adamw"),

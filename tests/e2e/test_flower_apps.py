@@ -150,8 +150,8 @@ def test_nothing_is_left_running(number, tmp_path):
     workers = psutil.Process(program.pid).children(recursive=True)
     assert len(workers) == 2
     program.send_signal(number)
-    _, told = program.communicate(timeout=20)
-    _, alive = psutil.wait_procs(workers, timeout=10)
+    _, told = program.communicate(timeout=120)
+    _, alive = psutil.wait_procs(workers, timeout=60)
     assert not alive
     if number == signal.SIGINT:
         assert program.returncode == 130

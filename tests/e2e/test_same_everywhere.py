@@ -10,6 +10,7 @@ import trio.testing
 from fedcore.coordinator import coordinate
 from fedcore.flower import FlowerLink, LinkLimits, client_app
 from fedcore.pacing import Synchronous
+from fedcore.params import digest
 from fedcore.rounds import run_rounds
 from fedcore.strategy import peer_name
 from fedcore.task import params_of
@@ -60,6 +61,14 @@ def client_for(task):
 def test_the_model_moves(name):
     """Or else the equalities below would say nothing."""
     assert in_the_loop(name) != digest_of(rules_of(name).init(start(name)))
+
+
+@pytest.mark.parametrize("name", ["adaptive", "briggs", "ifca", "ocfl", "sattler"])
+def test_peers_have_different_models_by_then(name):
+    """Or else these would be FedAvg here, in all that is compared below."""
+    rules = rules_of(name, steps=3)
+    state = run_rounds(rules, TRAINER, tasks_of(name), start(name), ROUNDS - 1)
+    assert len({digest(rules.work(state, p).params) for p in tasks_of(name)}) > 1
 
 
 @every_strategy

@@ -3,7 +3,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies.cadence_pacer import Cadence
+from fedcore.tree import flatten, restore
+from strategies.cadence_pacer import Bar, Cadence
 from tests.driving import Drive
 from tests.property.test_compass import EVENTS, PEERS, play
 
@@ -58,6 +59,18 @@ def test_every_answer_is_folded_once_and_within_the_bound(pacer, events):
     for now_s, fold in drive.folds:
         for answer in fold:
             assert now_s - drive.sent[answer] <= bound_s(drive)
+
+
+@given(PACERS, EVENTS)
+@settings(deadline=None, max_examples=25)
+def test_what_peers_claim_changes_nothing_and_the_pace_can_be_stored(pacer, events):
+    drives = Drive(pacer, set(PEERS)), Drive(pacer, set(PEERS))
+    play(drives[0], events, lambda drive: None)
+    play(drives[1], [(*e[:3], 1.0) for e in events], lambda drive: None)
+    assert drives[0].starts == drives[1].starts
+    assert drives[0].folds == drives[1].folds
+    json, tensors = flatten(drives[1].pace)
+    assert flatten(restore(Bar, json, tensors)) == (json, tensors)
 
 
 @given(st.lists(st.floats(1.0, 1.4), min_size=6, max_size=6), st.integers(3, 12))

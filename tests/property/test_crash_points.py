@@ -37,7 +37,11 @@ ROUNDS = {True: 4, False: 6}  # with events; with checkpoints only
 TASKS = {f"peer{i}": Line(seed=i) for i in range(4)}
 STEP_S = {f"peer{i}": 1.0 + 0.7 * i for i in range(4)}
 START = {"weight": torch.zeros(1, 4)}
-PACERS = {"synchronous": Synchronous(cohort=3, quorum=2), "buffered": Buffered(size=2)}
+SLOW = pytest.mark.slow
+PACERS: dict[str, Pacer[Waiting]] = {
+    "synchronous": Synchronous(cohort=3, quorum=2),
+    "buffered": Buffered(size=2),
+}
 
 AnyDesk = Desk[Model, Waiting]
 
@@ -161,15 +165,19 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.mark.parametrize("payloads", [True, False], ids=["events", "checkpoints"])
-@pytest.mark.parametrize("pacer", PACERS.values(), ids=PACERS)
+@pytest.mark.parametrize(
+    ("name", "payloads"),
+    [
+        pytest.param("synchronous", True, id="synchronous-events"),
+        pytest.param("synchronous", False, id="synchronous-checkpoints", marks=SLOW),
+        pytest.param("buffered", True, id="buffered-events", marks=SLOW),
+        pytest.param("buffered", False, id="buffered-checkpoints", marks=SLOW),
+    ],
+)
 def test_every_crash_point_recovers(
-    pacer: Pacer[Waiting],
-    payloads: bool,
-    folder: Path,
-    capsys: pytest.CaptureFixture[str],
+    name: str, payloads: bool, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trial = Trial(pacer, payloads)
+    trial = Trial(PACERS[name], payloads)
     final, desks = trial.reference()
     trace = trial.traced(folder / "traced")
     memory, seen = Memory(), set()

@@ -280,6 +280,18 @@ def test_a_desk_with_piles_can_be_stored_and_gone_on_with_at_any_event(pacer):
     assert any(isinstance(e, Heard) for e in events)
 
 
+def test_a_desk_with_piles_is_not_gone_on_with_without_an_aggregator():
+    """What its pacer keeps has no payloads: folding that would lose answers."""
+    rules, start, events, _ = run(Synchronous(5), InTurn(2), [1.0, 1.0, 1.5, 2.0, 1.5])
+    desk, told = rules.begin(start), iter(events)
+    while not desk.piles:
+        event = next(told)
+        step = rules.step_out if isinstance(event, Idle) else rules.step_in
+        desk, _ = step(desk, event)
+    with pytest.raises(ConfigError, match="go on with an aggregator"):
+        replace(rules, aggregator=None).step_in(desk, next(told))
+
+
 def test_piles_that_would_leave_the_ring_are_kept_apart_and_mean_the_same():
     big = {"w": torch.tensor([2.0**20, -(2.0**20)])}
     us = [Update(f"p{i}", 0, big, 900) for i in range(7)]  # 7 * 900 * 2^20 > 2^31

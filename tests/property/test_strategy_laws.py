@@ -27,13 +27,6 @@ ORDERLESS = [*SUMS, "median", "trimmed-mean"]  # before any sorting, too
 QUICK = settings(deadline=None, max_examples=15)
 FEW = settings(deadline=None, max_examples=4)  # laws of form: values matter little
 
-AT_ONCE = {  # clusters in the first round, so that what they remember is seen too
-    "adaptive": {"trigger": "round:1"},
-    "briggs": {"rounds": 1},
-    "ocfl": {"trigger": "round:1"},
-    "sattler": {"cooldown": 1, "still": 1e3, "moving": 1e-3, "gamma": 0.0},
-}
-
 numbers = st.floats(-10, 10, width=32)
 drafts = st.lists(
     st.tuples(
@@ -118,7 +111,7 @@ def test_the_model_keeps_its_names_shapes_and_types(name, drafts):
 @given(drafts=drafts)
 @FEW
 def test_the_state_survives_being_stored(name, drafts):
-    rules = rules_of(name, **AT_ONCE.get(name, {}))
+    rules = rules_of(name)
     state = two_rounds(rules, drafts)
     restored = restore(hint_of(state), *flatten(state))
     assert bits(restored) == bits(state)

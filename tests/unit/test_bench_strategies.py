@@ -29,6 +29,18 @@ def test_every_strategy_has_a_scene():
 
 
 @pytest.mark.parametrize("name", ENTRIES)
+def test_who_tunes_a_gain_meets_a_rival_that_does_too(name):
+    """Or a longer step of the server would pass for a better rule."""
+
+    def tunes(entry):
+        words = {word.partition("=")[0] for flags in entry.grid for word in flags}
+        return bool(words & {"strategy.server_lr", "strategy.gain"})
+
+    if tunes(ENTRIES[name]):
+        assert tunes(RIVALS[ENTRIES[name].rival])
+
+
+@pytest.mark.parametrize("name", ENTRIES)
 def test_every_setting_of_a_scene_is_one_that_the_run_takes(name):
     entry = ENTRIES[name]
     scene, rival = SCENES[entry.scene], RIVALS[entry.rival]
@@ -131,6 +143,6 @@ def test_a_quick_benchmark_prints_a_row_for_each_strategy_it_takes(tmp_path):
 
     rows = list(BENCH.rows(Options(quick=True, figures=tmp_path)))
     assert [row.name for row in rows] == [
-        f"{n} vs fedavg" for n in ENTRIES if n in QUICK
+        f"{n} vs {ENTRIES[n].rival}" for n in ENTRIES if n in QUICK
     ]
     assert len(list(tmp_path.glob("strategies-*.svg"))) == len(rows)

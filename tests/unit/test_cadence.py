@@ -8,10 +8,10 @@ import torch
 from clients.trainers.sgd import SGD
 from fedcore.coordinator import coordinate
 from fedcore.errors import ConfigError
+from fedcore.pacing import Synchronous
 from fedcore.params import norm, sub
 from fedcore.strategy import Update
 from sims.line import Line
-from sims.runs.config import configured
 from sims.world.virtual import VirtualLink
 from strategies.cadence import FedCadence
 from strategies.cadence_pacer import Cadence
@@ -161,12 +161,11 @@ def test_between_equal_devices_it_is_fedavg():
     tasks = {f"p{i}": Line(seed=i) for i in range(3)}
     start = Line(seed=0).model().state_dict()
     ends = []
-    for rules in (FedCadence(steps=4), FedAvg(steps=4)):
-        config = configured()
+    for rules, pacer in (
+        (FedCadence(), Cadence(4, 4)),
+        (FedAvg(steps=4), Synchronous(cohort=3)),
+    ):
         link = VirtualLink(SGD(lr=0.05), tasks)
-        pacer = Cadence(4, 4) if isinstance(rules, FedCadence) else config.pacer
-        if not isinstance(pacer, Cadence):
-            pacer = type(pacer)(cohort=3)
         ends.append(coordinate(rules, pacer, link, start, 5).params)
     assert norm(sub(*ends)) < 1e-6 * norm(ends[0])
     assert norm(sub(ends[0], start)) > 0.01

@@ -119,6 +119,7 @@ def test_where_all_is_noise_nobody_is_near_anything():
     [
         lambda: HDBSCAN(smallest=1),
         lambda: Agglomerative(threshold=0.0),
+        lambda: Agglomerative(threshold=2.0),
         lambda: Agglomerative(clusters=-1),
         lambda: Affinity(damping=0.3),
         lambda: KMeans(clusters=0),

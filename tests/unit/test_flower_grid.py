@@ -66,7 +66,7 @@ def wreck(message: Message, context: Context) -> Message:
 
 @client.query("nap")
 def nap(message: Message, context: Context) -> Message:
-    time.sleep(0.05)
+    time.sleep(0.2)
     return Message(RecordDict(), reply_to=message)
 
 
@@ -186,7 +186,7 @@ def test_a_client_cannot_change_what_others_get():
 def test_what_a_timeout_leaves_can_be_pulled_later(workers):
     with InProcessGrid(client, 6, workers=workers) as grid:
         asked = ask(grid, "query.nap")
-        first = list(grid.send_and_receive(asked, timeout=0.06))
+        first = list(grid.send_and_receive(asked, timeout=0.3))
         rest = list(grid.pull_messages([m.metadata.message_id for m in asked]))
         assert 0 < len(first) < 6
         assert len(first) + len(rest) == 6

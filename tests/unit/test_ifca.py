@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from clients.trainers.sgd import SGD
+from fedcore.config import from_flags
+from fedcore.errors import ConfigError
 from fedcore.rounds import run_rounds
 from fedcore.strategy import Update, peer_name
 from sims.line import Line
+from sims.runs.config import configured
 from sims.runs.personal import personal
 from strategies.clustered.ifca import IFCA, shuffled
 
@@ -81,6 +84,12 @@ def test_a_choice_that_is_no_model_is_a_vote_for_none(choice):
     assert after.models == state.models
     assert after.params is state.params
     assert (after.version, after.member) == (1, {})
+
+
+def test_privacy_that_hides_the_choice_is_refused_before_training():
+    """Or every vote would be for none, and no model ever move."""
+    with pytest.raises(ConfigError, match=r"\(choice\).*privacy\.name=none"):
+        configured(from_flags(["strategy=ifca", "privacy=local-gaussian"]))
 
 
 def test_finds_two_camps_that_no_one_model_can_serve():

@@ -172,6 +172,22 @@ def test_a_new_session_ends_the_one_before_on_a_shared_back():
         visit.take(encode(forward()))
 
 
+def test_a_client_whose_session_is_over_does_not_end_another():
+    server, _, session = opened()
+    visit = server.visit()
+    other = ClientSession(session.split, "other", 0, start_of("conv"), 9)
+    other.take(visit.take(other.begin()))
+    with pytest.raises(ProtocolError, match=r"session 0 of client .* at step 1: begin"):
+        server.visit().take(session.begin())
+    other.take(visit.take(other.say()))
+    assert other.done == 1
+
+
+def test_a_message_above_the_limit_is_not_sent():
+    with pytest.raises(ProtocolError, match=r"forward has 671.* make batches smaller"):
+        encode(Message("forward", 0, {"activations": torch.zeros(1 << 24)}))
+
+
 def test_backs_apart_are_counted():
     task, start = task_of("mlp"), start_of("mlp")
     server = SplitServer(task, Cut(1), start, TRAINER, apart=True, most=1)

@@ -8,8 +8,10 @@ from clients.split.channel import MemoryChannel
 from clients.split.client import SplitClient
 from clients.split.cut import Cut
 from clients.split.server import SplitServer
+from clients.trainers.adamw import AdamW
 from clients.trainers.sgd import SGD
-from fedcore.errors import PeerLostError, ProtocolError
+from fedcore.disk import RealDisk
+from fedcore.errors import ConfigError, PeerLostError, ProtocolError, StorageError
 from fedcore.params import digest
 from tests.split_cases import start_of, task_of, unsplit
 
@@ -110,6 +112,41 @@ def test_a_finished_session_is_not_trained_again(tmp_path):
     first = client.train(world.dial, STEPS, START)
     again = client.train(world.dial, STEPS, START)
     assert together(again, world) == together(first, world) == expected()
+
+
+def test_a_step_that_could_not_be_kept_is_not_told(tmp_path, monkeypatch):
+    """The disk is full once; then both sides are killed before the next step."""
+    world = World(PLAIN, 5, False, KilledError(), tmp_path / "server")
+    client = SplitClient(TASK, PLAIN, TRAINER, folder=tmp_path / "client")
+    monkeypatch.setattr(world.server, "_disk", Full(tmp_path / "server"))
+    with pytest.raises(StorageError):
+        client.train(world.dial, STEPS, START)
+    monkeypatch.undo()
+    with pytest.raises(KilledError):
+        client.train(world.dial, STEPS, START)
+    world.start_server()
+    assert together(client.train(world.dial, STEPS, START), world) == expected()
+
+
+class Full(RealDisk):
+    """A disk without room."""
+
+    def replace(self, name, data):
+        raise StorageError("no space left")
+
+
+@pytest.mark.parametrize(
+    ("cut", "trainer", "told"),
+    [(Cut(2), TRAINER, "not this part"), (PLAIN, AdamW(), "another rule")],
+)
+def test_what_others_kept_is_refused(cut, trainer, told, tmp_path):
+    world = World(PLAIN, 0, False, KilledError(), tmp_path / "server")
+    folder = tmp_path / "client"
+    SplitClient(TASK, PLAIN, TRAINER, folder=folder).train(world.dial, STEPS, START)
+    with pytest.raises(ConfigError, match=f"{told}.* name another folder"):
+        SplitClient(TASK, cut, trainer, folder=folder).train(world.dial, STEPS, START)
+    with pytest.raises(ConfigError, match=f"{told}.* name another folder"):
+        SplitServer(TASK, cut, START, trainer, folder=tmp_path / "server")
 
 
 def test_a_client_without_memory_cannot_go_on_in_the_same_session():

@@ -2,6 +2,8 @@ import datetime
 import socket
 import ssl
 import struct
+import threading
+import time
 
 import pytest
 
@@ -80,11 +82,10 @@ def test_silence_is_a_lost_peer():
 def test_ports_that_cannot_be_used(echo):
     with pytest.raises(ConfigError, match="choose another port"):
         Listening(Echo, port=echo.port)
-    free = socket.create_server(("127.0.0.1", 0))
-    address = free.getsockname()
-    free.close()
-    with pytest.raises(PeerLostError, match="does not answer"):
-        tcp(*address)()
+    with socket.socket() as bound:  # ours, so that nobody else listens there
+        bound.bind(("127.0.0.1", 0))
+        with pytest.raises(PeerLostError, match="does not answer"):
+            tcp(*bound.getsockname())()
 
 
 def test_a_server_that_closes_hangs_up_on_everybody():
@@ -154,9 +155,21 @@ def test_tls_carries_the_same_bits_and_trusts_only_whom_it_should(tmp_path):
             client.train(tcp(*at), 3, start, version=1)
 
 
-def test_a_slow_link_keeps_the_order_and_takes_its_time(echo):
-    import time
+def test_a_server_closes_while_a_client_does_not_shake_hands(tmp_path):
+    certificate(tmp_path)
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    theirs.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    listening = Listening(Echo, tls=theirs, timeout_s=600.0)
+    with socket.create_connection((listening.host, listening.port)) as mute:
+        time.sleep(0.3)  # it has begun by now; if not, closing is easier
+        closing = threading.Thread(target=listening.close, daemon=True)
+        closing.start()
+        closing.join(60.0)
+        assert not closing.is_alive()
+        assert mute.recv(1) == b""
 
+
+def test_a_slow_link_keeps_the_order_and_takes_its_time(echo):
     net = Net(delay_s=0.03, bytes_per_s=1e6)
     channel = SlowChannel(echo.dial(), net)
     messages = [encode(Message("bye", step)) for step in range(3)] + [bytes(20_000)]

@@ -104,6 +104,25 @@ def test_what_a_stage_refuses(rule):
         stage.take(encode(BAD[rule]))
 
 
+def test_what_the_model_does_not_take_is_refused():
+    stage = Stage(nn.Sequential(nn.Embedding(3, 2)), torch.zeros(1, 4).long())
+    message = Message("infer", 0, {"activations": torch.full((1, 4), 9)}, {"at": 0})
+    with pytest.raises(ProtocolError, match="the model does not take them: index"):
+        stage.take(encode(message))
+
+
+class Empty:
+    """Answers without any outputs."""
+
+    def take(self, data):
+        return encode(Message("answer", 0))
+
+
+def test_an_answer_without_outputs_is_refused():
+    with pytest.raises(ProtocolError, match="brings nothing, not outputs"):
+        Runner(conv(), 0).infer(MemoryChannel(Empty()), torch.zeros(1, 6))
+
+
 def test_every_cut_is_measured_over_a_socket():
     x = torch.randn(4, 6)
     stage = Stage(conv(), x)
