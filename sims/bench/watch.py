@@ -20,7 +20,7 @@ from fedcore.errors import ProtocolError, QuorumError
 from fedcore.strategy import PeerId
 from fedcore.task import Task, Trainer, load
 from sims.bench.pool import mapped
-from sims.data.own_test import own_tests
+from sims.data.own_rows import own_tests
 from sims.engine import Engine, make_engine
 from sims.runs.brake import HaltError
 from sims.runs.config import RunConfig, TaskChoice, configured

@@ -44,7 +44,7 @@ def personal(
     Args:
         strategy: whose ``work`` says which model a client gets.
         state: of the strategy.
-        tasks: with each client's own held-out examples (``sims.data.own_test``).
+        tasks: with each client's own held-out examples (``sims.data.own_rows``).
         kept: what clients keep for themselves; names of weights replace the model's.
         tuning: what they do before; nothing if None.
     """

@@ -33,7 +33,7 @@ from fedcore.strategy import AnyState, PeerId
 from fedcore.task import load
 from sims.data.deal import Labels
 from sims.data.federate import federate
-from sims.data.own_test import own_tests
+from sims.data.own_rows import own_tests
 from sims.engine import Engine, make_engine
 from sims.runs.brake import Braked, Ending, HaltError
 from sims.runs.checks import check_cohort

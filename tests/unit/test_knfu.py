@@ -15,7 +15,7 @@ from fedcore.params import digest
 from fedcore.strategy import Update, Work
 from fedcore.task import params_of
 from sims.data.federate import federate
-from sims.data.own_test import own_tests
+from sims.data.own_rows import own_tests
 from sims.data.partition import DirichletLabels
 from sims.line import Line
 from sims.runs.personal import personal

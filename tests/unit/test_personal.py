@@ -12,7 +12,7 @@ from clients.tasks.dataset import Dataset, Shard
 from clients.trainers.sgd import SGD
 from fedcore.config import from_flags
 from fedcore.strategy import Work
-from sims.data.own_test import own_tests
+from sims.data.own_rows import own_tests
 from sims.report.story import personal as chart
 from sims.runs.config import configured
 from sims.runs.personal import Tuning, personal, some
