@@ -13,6 +13,8 @@ from strategies import STRATEGIES
 from tests.cases import TRAINER, rules_of
 from tests.e2e.test_same_everywhere import PACER, ROUNDS, in_the_loop, start, tasks_of
 
+pytestmark = pytest.mark.slow  # many, and each takes a while
+
 SUMS = [name for name, make in STRATEGIES.items() if make.needs == "sum"]
 every_sum = pytest.mark.parametrize("name", SUMS)
 

@@ -14,6 +14,8 @@ from fedcore.params import add, digest
 from fedcore.strategy import Work
 from tests.split_cases import MODELS, cuts, start_of, task_of, unsplit
 
+pytestmark = pytest.mark.slow  # many, and each takes a while
+
 EVERY_CUT = [(model, cut) for model in MODELS for cut in cuts(model)]
 MOMENTUM = SGD(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
 
