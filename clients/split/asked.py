@@ -22,17 +22,12 @@ from clients.tasks.dataset import Dataset, Shard
 from fedcore.config import build, choice, from_flags
 from fedcore.errors import ConfigError
 
-TRAINERS = {
-    "adamw": "clients.trainers.adamw:AdamW",
-    "sgd": "clients.trainers.sgd:SGD",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Keys:
     """What ``--set`` takes besides the task and its settings."""
 
-    trainer: Trainer = choice(TRAINERS, "sgd")
+    trainer: Trainer = choice("clients.trainers:TRAINERS", "sgd")
 
 
 def chosen(args: argparse.Namespace) -> tuple[Dataset, Trainer]:

@@ -46,10 +46,6 @@ from sims.world.devices import Devices
 from sims.world.network import Network
 from strategies.scaffold import Scaffold
 
-TRAINERS = {
-    "adamw": "clients.trainers.adamw:AdamW",
-    "sgd": "clients.trainers.sgd:SGD",
-}
 PACERS = {
     "buffered": "fedcore.pacing:Buffered",
     "cadence": "strategies.cadence_pacer:Cadence",
@@ -179,7 +175,7 @@ class RunConfig:
     task: TaskChoice = field(default_factory=TaskChoice)
     partition: Partition = choice("sims.data.partition:PARTITIONS", "iid")
     strategy: Strategy[Any] = choice("strategies:STRATEGIES", "fedavg")
-    trainer: Trainer = choice(TRAINERS, "sgd")
+    trainer: Trainer = choice("clients.trainers:TRAINERS", "sgd")
     pacer: Pacer[Any] = choice(PACERS, "synchronous")
     privacy: Privacy = choice(PRIVACY, "none")
     devices: Devices = choice("sims.world.devices:DEVICES", "constant")
