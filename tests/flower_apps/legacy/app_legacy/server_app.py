@@ -14,6 +14,7 @@ def server_fn(context: Context):
             np.savez(config["out"], *weights)
 
     strategy = FedAvg(
+        min_fit_clients=4,  # else Flower's engine takes those that are up by then
         min_available_clients=4,
         initial_parameters=ndarrays_to_parameters(model()),
         evaluate_fn=keep,
