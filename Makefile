@@ -3,21 +3,25 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Whatever the user's settings, tests are compiled once and not at every run.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 .PHONY: demo test test-fast lint setup docs clean
 
-demo: $(READY)  ## train eight real federations, print a table, draw the report
+demo: $(READY)  ## train eight real federations and a language model, draw reports
 	@task=mnist; $(BIN)/fedcore data get mnist || \
 	  { echo "going on with the 5000 MNIST digits that are here"; task=mnist5k; }; \
 	$(BIN)/fedcore sim sweep examples/demo.toml --set task.name=$$task --name demo --fresh
+	@$(BIN)/fedcore sim run examples/demo-lm.toml --name demo-lm
+	@$(BIN)/fedcore sim write
 
 test: $(READY) lint  ## every test, real processes, sockets and Ray included
 	@$(BIN)/fedcore data get mnist || echo 'tests that need MNIST are skipped'
-	@$(BIN)/python -m pytest -m "not slow" -n 2
-	@$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
+	@$(PYTEST) -m "not slow" -n 2
+	@$(PYTEST) -m slow -n 2 --dist loadfile
 
 test-fast: $(READY)  ## the tests to run before each commit, under a minute
-	@$(BIN)/python -m pytest -m "not slow" -n 2
+	@$(PYTEST) -m "not slow" -n 2
 
 lint: $(READY)  ## format, style, types
 	@$(BIN)/ruff format --check .
@@ -29,7 +33,7 @@ setup: $(READY)
 $(READY): constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[ray,data,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[ray,data,lm,dev]'
 	@touch $@
 
 clean:

@@ -49,6 +49,8 @@ __all__ = [
     "nearest",
 ]
 
+MOST_ORIGINS = 3  # defaults that are named where several do not go together
+
 T = TypeVar("T")
 Group = Mapping[str, Setting]  # keys below one section; "" is the section itself
 
@@ -95,10 +97,16 @@ def _make(cls: Any, given: Group, at: str, base: object) -> object:
     try:
         return cls(**values)
     except ConfigError as error:
-        origins = sorted({setting.origin for setting in given.values()})
         section = f"[{at[:-1]}] " if at else ""
-        where = f" ({', '.join(origins)})" if origins else ""
-        raise ConfigError(f"{section}{error}{where}") from error
+        raise ConfigError(f"{section}{error}{blamed(given)}") from error
+
+
+def blamed(given: Group) -> str:
+    """Return who set the values of a section: the user, or else a few defaults."""
+    origins = sorted({setting.origin for setting in given.values()})
+    own = [origin for origin in origins if not origin.startswith("default ")]
+    told = own or [*origins[:MOST_ORIGINS], *["..."] * (len(origins) > MOST_ORIGINS)]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _value(entry: Entry, group: Group, at: str, default: object) -> object:

@@ -155,12 +155,17 @@ class Coordinator(Generic[State, Pace]):
     def _recover(self, begin: Desk[State, Pace]) -> Desk[State, Pace]:
         desk: Desk[State, Pace]
         desk, events = self.journal.open(begin)
+        unheard = False  # the newest event made a round: its journal may not know
         for event in events:
             if isinstance(event, Idle):
                 desk, _ = self.rules.step_out(desk, event)
+                unheard = False
             else:
                 desk, fold = self.rules.step_in(desk, event)
                 self.watch(replace(fold, replayed=True))
+                unheard = bool(fold.folded)
+        if unheard:
+            self.journal.folded(desk)
         return desk
 
     def _send(self, desk: Desk[State, Pace]) -> Desk[State, Pace]:

@@ -119,6 +119,9 @@ class Fold(Generic[State]):
 class Rules(Generic[State, Pace]):
     """Strategy, pacer and gate: what to do, when, and with whom.
 
+    A strategy may have a method ``unfit(update) -> str | None``: why it cannot fold an
+    answer that has passed the gate. Such an answer is refused for that reason.
+
     Attributes:
         aggregator: sums answers as they come, so that no payload waits for its fold
             (``fedcore.hierarchy``); None keeps them. The bits are the same.
@@ -176,13 +179,18 @@ class Rules(Generic[State, Pace]):
                 sent.work if sent else None,
                 expects=self.strategy.expects,
                 stale_after=desk.state.version - self.pacer.max_staleness,
-            )
+            ) or self._unfit(update)
             if refusal is None:
                 good.append(update)
                 del waiting[update.peer]
             else:
                 refused.append(refusal)
         return Heard(good, refused, arrivals.lost, now_s)
+
+    def _unfit(self, update: Update) -> Refusal | None:
+        judge = getattr(self.strategy, "unfit", None)
+        reason = judge(update) if judge else None
+        return reason and Refusal(update.peer, "unfit", reason, ends_work=True)
 
     def step_in(
         self, desk: Desk[State, Pace], event: Heard
@@ -250,7 +258,9 @@ def _turns(
 
 
 def _timed(update: Update, sent: Mapping[PeerId, Sent], now_s: float) -> Update:
-    """Return ``update`` with our measure of how long it took, and nothing private."""
+    """Return ``update`` with what we know of it ourselves, and nothing private."""
     out = sent.get(update.peer)
-    took = {} if out is None else {"took_s": now_s - out.sent_s}
-    return replace(update, metrics={**update.metrics, **took}, keep={})
+    known = {} if out is None else {"took_s": now_s - out.sent_s}
+    if out is not None and "turn" in out.work.hints:
+        known["turn"] = float(out.work.hints["turn"])  # even if the peer left it out
+    return replace(update, metrics={**update.metrics, **known}, keep={})

@@ -57,6 +57,17 @@ def metric_fault(item: tuple[object, object]) -> Fault | None:
     return None
 
 
+def turn_fault(metrics: Mapping[str, float], asked: object) -> Fault | None:
+    """Judge the turn (``fedcore.task.seed_for``) that an answer says it is of.
+
+    A strategy may draw again what the peer drew, so the peer must not choose the name.
+    """
+    turn = metrics.get("turn", asked)
+    if turn == asked:
+        return None
+    return "turn-other", f"turn {turn:g} reported, {shown(asked)} asked for"
+
+
 def names_fault(payload: object, wanted: Params) -> Fault | None:
     """Judge the names of the tensors: they must be those of ``wanted``."""
     if not isinstance(payload, Mapping):

@@ -124,8 +124,18 @@ def section_of(hint: object) -> Any:
 
 
 def help_of(cls: Any) -> Mapping[str, str]:
-    """Return field -> text, from the ``Attributes:`` part of the docstring."""
-    text = inspect.cleandoc(cls.__doc__ or "")
+    """Return field -> text, from the ``Attributes:`` part of the docstring.
+
+    A field that is inherited has the text of the class that it comes from.
+    """
+    helps: dict[str, str] = {}
+    for each in reversed(cls.__mro__):
+        helps |= _help_in(each.__doc__ or "")
+    return helps
+
+
+def _help_in(docstring: str) -> Mapping[str, str]:
+    text = inspect.cleandoc(docstring)
     part = re.search(r"^Attributes:\n((?:[ \t]+.*\n?|\n)*)", text, re.MULTILINE)
     if part is None:
         return {}

@@ -21,6 +21,7 @@ from fedcore.faults import (
     not_finite,
     peer_fault,
     tensor_fault,
+    turn_fault,
     version_fault,
 )
 from fedcore.names import shown
@@ -103,6 +104,7 @@ class Gate:
             or self._weight_fault(update.examples)
             or self._metrics_fault(update.metrics)
             or self._steps_fault(update.metrics, work)
+            or turn_fault(update.metrics, work.hints.get("turn", 0))
             or self._payload_fault(update, expects(work))
         )
         if fault is None:

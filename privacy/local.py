@@ -70,6 +70,12 @@ class LocalGaussian:
             )
 
     def __call__(self, task: Task, work: Work, peer: PeerId) -> Update:
+        if work.hints.get("trusted"):
+            raise ConfigError(
+                f"{peer} is to compute on copies of others' examples, so local privacy "
+                "would promise what cannot be kept: take the privacy wrapper off in a "
+                "trusted cluster, or choose another strategy"
+            )
         update = self.trainer(task, work, peer)
         tree, factor = clipped(update.payload, self.bound)
         payload = {name: self._blurred(tree, factor, name, update) for name in tree}

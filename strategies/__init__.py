@@ -15,14 +15,20 @@ from strategies.fedasync import FedAsync
 from strategies.fedavg import FedAvg
 from strategies.fedavgm import FedAvgM
 from strategies.fedbuff import FedBuff
+from strategies.fedkseed import FedKSeed, FedKSeedPro
 from strategies.fedld import FedLD
 from strategies.fedopt import FedAdagrad, FedAdam, FedYogi
 from strategies.fedprox import FedProx
 from strategies.fedspine import FedSpine
+from strategies.ferret import Ferret
 from strategies.geometric_median import GeometricMedian
 from strategies.kafal import Kafal
 from strategies.knfu import KnFu
 from strategies.krum import Krum, MultiKrum
+from strategies.merging.flora import Flora
+from strategies.merging.lego import Lego
+from strategies.mezo import MeZO
+from strategies.one_byte import OneByte
 from strategies.scaffold import Scaffold
 
 STRATEGIES: dict[str, type] = {
@@ -37,20 +43,27 @@ STRATEGIES: dict[str, type] = {
     "fedbuff": FedBuff,
     "fedcadence": FedCadence,
     "fedcompass": FedCompass,
+    "fedkseed": FedKSeed,
+    "fedkseed-pro": FedKSeedPro,
     "fedld": FedLD,
     "fedprox": FedProx,
     "fedspine": FedSpine,
     "fedyogi": FedYogi,
+    "ferret": Ferret,
+    "flora": Flora,
     "geometric-median": GeometricMedian,
     "gradient-coding": GradientCoding,
     "ifca": IFCA,
     "kafal": Kafal,
     "knfu": KnFu,
     "krum": Krum,
+    "lego": Lego,
     "m-sgc": MSGC,
     "median": CoordinateMedian,
+    "mezo": MeZO,
     "multi-krum": MultiKrum,
     "ocfl": OCFL,
+    "one-byte": OneByte,
     "sattler": SattlerCFL,
     "scaffold": Scaffold,
     "sr-sgc": SRSGC,

@@ -25,23 +25,15 @@ Against FedCompass's sum:
     Evened. The answer of a peer that could do one batch is shorter than one of twenty,
     and its classes would hardly count. FedNova (``evening = 1``) scales by 1 / k_i. But
     steps on few classes soon saturate: twenty batches do not move the model twenty
-    times as far, and full evening overshoots for the very slow. The root does
-    best on the whole.
+    times as far, and full evening overshoots for the very slow. The root is between.
     Peers not heard yet do not count in N: a beat moves the model by its full length,
     also while a straggler's first answer is awaited.
 
-Ablation: median time to the target in full local rounds (20 batches of a device of mean
-speed), ten seeds, gain tuned for each; softmax regression on digits, 10 peers of 3 to 5
-classes; to 93 % with exponential speeds, to 93 % with one device 50 times as slow, to
-90 % with equal ones, where a median is good to about one round. `-`: not in 80.
-
-                                            exponential   straggler   equal
-    FedAvg                                      18.0          -         3.8
-    FedCompass, Q_min = 4                        5.9         12.7      17.8
-    FedCompass, Q_min = 1, by examples           4.0         10.2      11.2
-    one beat, ``evening = 0``                    2.7          9.4       2.7
-    one beat, ``evening = 0.5``                  2.2          6.2       4.1
-    one beat, ``evening = 1``                    2.9          6.3       4.1
+What evening is worth is measured by ``fedcore bench strategies`` (rows ``fedcadence``,
+``evening 0`` and ``evening 1``): with exponential speeds the root makes no difference
+beyond noise, and full evening is a little behind. It is there for a peer that is very
+much slower than the rest. How all this compares with FedCompass, as published and with
+shares by examples, ``fedcore bench async`` says.
 
 What a peer says of its batches is a claim. Evening moves weight from long answers to
 short ones and adds none: a fold's weights have the sum that they have without it, so a

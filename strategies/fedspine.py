@@ -55,7 +55,13 @@ from fedcore.params import Params, add
 from fedcore.strategy import PeerId, Update, Work
 from strategies.bandit import BanditController, Record
 from strategies.limits import counts, local_work, positive, shares
-from strategies.lora_sum import factored, is_factored, mean_product, truncated
+from strategies.lora_sum import (
+    factored,
+    is_factored,
+    mean_product,
+    too_large,
+    truncated,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +184,10 @@ class FedSpine:
 
     def expects(self, work: Work) -> Params:
         return factored(work.params, int(work.hints["rank"]))
+
+    def unfit(self, update: Update) -> str | None:
+        """Return why ``update`` cannot be folded, though the gate let it pass."""
+        return too_large(update)
 
     def apply(self, state: Spine, updates: Sequence[Update]) -> Spine:
         mean = {name: self._limited(t) for name, t in mean_product(updates).items()}

@@ -80,7 +80,7 @@ def mean_product(updates: Sequence[Update]) -> Params:
     Updates with a product above ``LARGEST`` are left out; {} if all are. At any time
     one update is multiplied out, not all of them.
     """
-    whole = summed(u for u in map(multiplied, updates) if _fits(u))
+    whole = summed(u for u in map(multiplied, updates) if _excess(u) is None)
     return whole.mean(torch.float64) if whole.examples else {}
 
 
@@ -95,7 +95,17 @@ def _mate(name: str) -> str:
     return name.removesuffix(UP) + DOWN
 
 
-def _fits(update: Update) -> bool:
-    """Return whether the ring can take ``update``, and the gate would."""
-    top = max(float(t.abs().max()) for t in update.payload.values() if t.numel())
-    return top <= LARGEST and top * update.examples < LIMIT
+def too_large(update: Update) -> str | None:
+    """Return why the product of the factors in ``update`` is refused, if it is."""
+    return _excess(multiplied(update))
+
+
+def _excess(update: Update) -> str | None:
+    """Return why neither ring nor gate would take ``update``, multiplied out."""
+    for name, t in update.payload.items():
+        top = float(t.abs().max()) if t.numel() else 0.0
+        if top > LARGEST:
+            return f"the factors of {name} make {top:.4g}, above {LARGEST:g}"
+        if top * update.examples >= LIMIT:
+            return f"{name} holds {top:.4g} times its weight {update.examples}"
+    return None

@@ -27,8 +27,13 @@ SETTINGS = {  # clusters and choices come about in the first rounds
         "clusterer": Agglomerative(clusters=2),
     },
     "briggs": {"rounds": 1, "threshold": 0.01},
+    "fedkseed": {"size": 16, "lr": 0.01, "rotate": 2, "directions": 2},
+    "fedkseed-pro": {"size": 16, "lr": 0.01, "halve": 1},
+    "ferret": {"budget": 12, "rotate": 2},
     "kafal": {"cycle": 1, "labelled": 1 / 3, "more": 1 / 3},  # all rounds in three
     "knfu": {"public": 6, "classes": 3},
+    "mezo": {"lr": 0.01, "steps": 4, "directions": 2},
+    "one-byte": {"size": 16, "lr": 0.01, "steps": 4, "rotate": 2},
     "sattler": {"cooldown": 1, "still": 1e3, "moving": 1e-3, "gamma": 0.0},
     "scaffold": {"local_lr": TRAINER.lr},
 }
@@ -117,6 +122,12 @@ def digest_of(state):
     return digest({**state.params, **flat})
 
 
+def filled(like, numbers):
+    """Return ``numbers`` shaped and typed as ``like``; without signs if it has none."""
+    values = torch.tensor(numbers).view(like.shape)
+    return (values.abs() if like.dtype == torch.uint8 else values).to(like.dtype)
+
+
 def answer(rules, state, peer, numbers, examples=1, steps=1.0):
     """Return an update of ``peer`` with the form that ``rules`` expect of it.
 
@@ -126,7 +137,7 @@ def answer(rules, state, peer, numbers, examples=1, steps=1.0):
     work = rules.work(state, peer)
     flow = chain.from_iterable(repeat(numbers))
     payload = {
-        name: torch.tensor(list(islice(flow, t.numel())), dtype=t.dtype).view(t.shape)
+        name: filled(t, list(islice(flow, t.numel())))
         for name, t in rules.expects(work).items()
     }
     told = {"steps": float(steps), "arm": float(work.hints.get("arm", 0))}

@@ -88,6 +88,7 @@ def _serve_flags(parser: argparse.ArgumentParser) -> None:
     add("--key", type=Path, help="its key, PEM")
     _link_flags(parser)
     add("--slowdown", type=float, default=1.0, help="play a slower device (1)")
+    add("--until-eof", action="store_true", help="end when standard input ends")
 
 
 def _train_flags(parser: argparse.ArgumentParser) -> None:
@@ -155,7 +156,10 @@ def _serve(args: argparse.Namespace) -> None:
 
     with listening(args) as server:
         _out(f"{LISTENING}{server.host}:{server.port}")
-        server.wait()
+        if args.until_eof:
+            sys.stdin.buffer.read()
+        else:
+            server.wait()
 
 
 def _train(args: argparse.Namespace) -> None:

@@ -4,20 +4,21 @@ import select
 import subprocess
 import sys
 from collections.abc import Sequence
-from types import TracebackType
 from typing import IO, cast
 
 from clients.split.channel import Channel
 from clients.split.slow import Net, SlowChannel
 from clients.split.sockets import tcp
+from fedcore.closing import Closing
 from fedcore.errors import PeerLostError
 
 START_S = 120.0  # it imports torch first
 LISTENING = "listening at "
+UNTIL_EOF = "--until-eof"
 
 
-class Far:
-    """A running server; it ends with its block.
+class Far(Closing):
+    """A running server; it ends with its block, and with this process if that dies.
 
     Args:
         words: what follows ``fedcore split serve`` on its command line.
@@ -34,8 +35,9 @@ class Far:
         self._net = net
         line = [sys.executable, "-m", "fedcore.cli", "split", "serve", *words]
         line += ["--port", "0", "--delay-ms", repr(1e3 * net.delay_s)]
-        line += ["--mbit", repr(8e-6 * net.bytes_per_s)]
-        self._process = subprocess.Popen(line, stdout=subprocess.PIPE)  # noqa: S603
+        line += ["--mbit", repr(8e-6 * net.bytes_per_s), UNTIL_EOF]
+        pipe = subprocess.PIPE  # its input ends when we do, however we end
+        self._process = subprocess.Popen(line, stdin=pipe, stdout=pipe)  # noqa: S603
         try:
             self.port = self._heard()
         except PeerLostError:
@@ -54,19 +56,9 @@ class Far:
         """Return a channel to it, through the link."""
         return SlowChannel(tcp("127.0.0.1", self.port)(), self._net)
 
-    def __enter__(self) -> "Far":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """End it."""
         self._process.kill()
         self._process.wait()
+        cast(IO[bytes], self._process.stdin).close()
         cast(IO[bytes], self._process.stdout).close()

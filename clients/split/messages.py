@@ -34,6 +34,7 @@ from fedcore.wire import Limits
 TRAINING = ("hello", "welcome", "forward", "outputs", "slope", "gradient", "end", "bye")
 KINDS = frozenset([*TRAINING, "infer", "answer", "refused"])
 LIMITS = Limits(message_bytes=1 << 26, updates=1, items=32)
+MOST_ROWS = 4096  # in a batch: short rows may grow long on the way through a model
 REASON_CHARS = 1000
 
 
@@ -131,7 +132,7 @@ def checked(message: Message, name: str, rows: Rows, count: int | None) -> Tenso
         message: what came.
         name: of the tensor.
         rows: the form that its rows must have.
-        count: rows it must have; None for any number from 1.
+        count: rows it must have; None for any number from 1 to ``MOST_ROWS``.
 
     Raises:
         ProtocolError: it is missing, of another form, or not finite; names the rule.
@@ -145,6 +146,10 @@ def checked(message: Message, name: str, rows: Rows, count: int | None) -> Tenso
         raise ProtocolError(f"{what} has rows of {found}, not of {rows}")
     if len(t) < 1 or len(t) != (count or len(t)):
         raise ProtocolError(f"{what} has {len(t)} rows, not {count or '1 or more'}")
+    if len(t) > MOST_ROWS:
+        raise ProtocolError(
+            f"{what} has {len(t)} rows, above {MOST_ROWS}: make batches smaller"
+        )
     if t.is_floating_point() and not bool(t.isfinite().all()):
         raise ProtocolError(f"{what} has a number that is not finite")
     return t

@@ -16,6 +16,8 @@ from fedcore.params import Params
 from fedcore.strategy import PeerId
 from fedcore.task import Task
 
+HEAD = "back-"  # of the name of every file with a back
+
 
 class SplitServer:
     """Holds the back of a model, and trains it with whoever has the session.
@@ -91,7 +93,7 @@ class SplitServer:
         with self._lock:
             key = peer if self.apart else ""
             last = self._last(key)
-            if last is None and len(self._sessions) >= self.most:
+            if last is None and self._count() >= self.most:
                 raise ProtocolError(f"there are {self.most} clients already")
             if last is None or (last.peer, last.version) != (peer, version):
                 if message.step:  # else it would end somebody's session for nothing
@@ -126,6 +128,12 @@ class SplitServer:
         session.restore(state)
         self._sessions[key] = session
         return session
+
+    def _count(self) -> int:
+        """Return how many backs there are, those included that are on the disk only."""
+        kept = self._disk.names() if self._disk else ()
+        files = {name for name in kept if name.startswith(HEAD)}
+        return len(files | {_file(key) for key in self._sessions})
 
     def answer(self, session: ServerSession, data: bytes, message: Message) -> bytes:
         """Return the session's answer; a step is kept before it is told.
@@ -181,4 +189,4 @@ class _Visit:
 def _file(key: str) -> str:
     """Return the file of back ``key``; a peer's name is no name for a file."""
     name = hashlib.sha256(key.encode()).hexdigest()[:16] if key else "shared"
-    return f"back-{name}.safetensors"
+    return f"{HEAD}{name}.safetensors"

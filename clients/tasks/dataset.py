@@ -27,6 +27,7 @@ from fedcore.task import Task, params_of
 Rows = npt.NDArray[np.int64]  # row numbers, shape (n,)
 Examples = tuple[Tensor, Tensor]  # inputs (n, ...) and targets (n, ...), row by row
 Figure = Callable[[Tensor, Tensor], Tensor]  # (outputs, targets) -> mean, shape ()
+Measure = Callable[[nn.Module, Tensor, Tensor], Mapping[str, float]]
 
 GATHER_ROWS = 256  # rows copied at once: one copy for many batches, and still in cache
 EVALUATE_ROWS = 1000  # rows per forward pass on held-out examples
@@ -64,6 +65,9 @@ class Dataset:
         test_groups: natural owner of each held-out row, if any.
         metrics: more figures to evaluate, each (outputs, targets) -> mean, shape ().
         public: inputs (n, ...) without targets that every peer may see, if any.
+        measure: evaluates instead of ``loss`` and ``metrics``, where means over rows
+            will not do: (model, held-out inputs, targets) -> figures, ``loss`` and
+            ``examples`` among them.
 
     Raises:
         ConfigError: the pieces do not fit together; names the cause and a fix.
@@ -79,6 +83,7 @@ class Dataset:
     test_groups: Rows | None = None
     metrics: Mapping[str, Figure] = field(default_factory=_accuracy_only)
     public: Tensor | None = None
+    measure: Measure | None = None
     _pattern: nn.Module = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -172,6 +177,8 @@ class Shard:
 
     def evaluate(self, model: nn.Module) -> Mapping[str, float]:
         """Return the mean loss and metrics over the held-out rows, and their count."""
+        if self.dataset.measure is not None:
+            return self.dataset.measure(model, *self._held_out_rows())
         figures = {"loss": self.dataset.loss, **self.dataset.metrics}
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         totals, seen, was_training = dict.fromkeys(figures, 0.0), 0, model.training
@@ -206,10 +213,11 @@ class Shard:
         return public_inputs(self.dataset, count)
 
     def _held_out(self) -> Iterator[Examples]:
-        x, y = self.dataset.test
-        if self.held_out is not None:
-            x, y = gathered((x, y), self.held_out)
-        return paired(x, y, EVALUATE_ROWS)
+        return paired(*self._held_out_rows(), EVALUATE_ROWS)
+
+    def _held_out_rows(self) -> Examples:
+        whole = self.dataset.test
+        return whole if self.held_out is None else gathered(whole, self.held_out)
 
 
 def paired(x: Tensor, y: Tensor, size: int) -> Iterator[Examples]:

@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_type_hints
+from typing import Any, Protocol, get_type_hints
 
 from clients.tasks import TASKS
 from clients.tasks.checks import users_code
@@ -18,7 +18,17 @@ from fedcore.errors import ConfigError
 from fedcore.kinds import WrongKindError, converted, words_for
 
 Setting = int | float | str | bool
-Maker = Callable[..., Dataset]
+
+
+class Recipe(Protocol):
+    """A task's settings, as a dataclass that makes the task."""
+
+    def dataset(self) -> Dataset:
+        """Return the learning problem."""
+        ...
+
+
+Maker = Callable[..., Dataset | Recipe]
 
 SEE = 'See docs/tasks.md, section "Your own task".'
 
@@ -27,6 +37,16 @@ def load(name: str, settings: Mapping[str, Setting]) -> Dataset:
     """Return the task ``name``; see ``clients.tasks.load_task``."""
     if name.endswith(".py") or "/" in name:
         return _from_file(Path(name), settings)
+    made = recipe(name, settings)
+    return made if isinstance(made, Dataset) else made.dataset()
+
+
+def recipe(name: str, settings: Mapping[str, Setting]) -> Dataset | Recipe:
+    """Return what the maker of the named task makes of ``settings``.
+
+    Raises:
+        ConfigError: there is no such task or setting.
+    """
     if name not in TASKS:
         raise ConfigError(
             f"no task {name!r}; {nearest(name, TASKS)}; "

@@ -81,18 +81,19 @@ def get(name: str, folder: Path) -> Path:
     if home.exists():
         verify(name, home)
         return home
-    with _scratch(folder) as scratch:
+    with scratch_in(folder) as scratch:
         KEPT[name].fetch(scratch)
         verify(name, scratch)
         for extra in scratch.iterdir():
             if extra.name not in FILES:
                 shutil.rmtree(extra) if extra.is_dir() else extra.unlink()
         scratch.chmod(0o755)  # mkdtemp made it private
-        _moved(scratch, home)
+        moved(scratch, home)
     return home
 
 
-def _moved(scratch: Path, home: Path) -> None:
+def moved(scratch: Path, home: Path) -> None:
+    """Give ``scratch`` its final name, unless another process was faster."""
     try:
         scratch.rename(home)
     except OSError:
@@ -115,7 +116,7 @@ def verify(name: str, folder: Path) -> None:
 
 
 @contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
+def scratch_in(folder: Path) -> Iterator[Path]:
     """Make a private folder beside the final one, so that a rename moves it there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

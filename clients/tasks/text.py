@@ -51,11 +51,7 @@ def shakespeare(
     Source: the recipe is that of Caldas et al., "LEAF", 2018,
     https://arxiv.org/abs/1812.01097, on another edition of the plays.
     """
-    lines: dict[str, list[str]] = defaultdict(list)
-    for path in sorted(packaged("shakespeare").rglob("*.md")):
-        for speaker, line in _spoken(path.read_text(encoding="utf-8")):
-            lines[f"{path.stem}: {speaker}"].append(line)
-    pieces = _windows("shakespeare", _long(lines, min_lines), window, test_share)
+    pieces = _windows("shakespeare", plays(min_lines), window, test_share)
     return _dataset("shakespeare", pieces, model, batch_size)
 
 
@@ -78,9 +74,37 @@ def chitchat(
 
     Source: Myers, Ahmed & Moyer, the Chit-Chat Challenge data set, BYU 2018.
     """
-    lines = _messages(packaged("chitchat"))
-    pieces = _windows("chitchat", _long(lines, min_lines), window, test_share)
+    pieces = _windows("chitchat", messages(min_lines), window, test_share)
     return _dataset("chitchat", pieces, model, batch_size)
+
+
+def plays(min_lines: int) -> Lines:
+    """Return the lines of each speaking part of Shakespeare, as ``"play: NAME"``.
+
+    Args:
+        min_lines: parts with fewer lines are left out.
+
+    Raises:
+        ConfigError: the plays are not installed.
+    """
+    lines: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(packaged("shakespeare").rglob("*.md")):
+        for speaker, line in _spoken(path.read_text(encoding="utf-8")):
+            lines[f"{path.stem}: {speaker}"].append(line)
+    return _long(lines, min_lines)
+
+
+def messages(min_lines: int) -> Lines:
+    """Return the messages of each user of the chat.
+
+    Args:
+        min_lines: users with fewer messages are left out.
+
+    Raises:
+        ConfigError: the messages are not installed.
+        StorageError: their file is damaged.
+    """
+    return _long(_messages(packaged("chitchat")), min_lines)
 
 
 def _spoken(play: str) -> Iterator[tuple[str, str]]:

@@ -2,8 +2,9 @@
 
 The peer keeps which of its examples are labelled (``labelled``, int64 numbers), and,
 if the strategy asks for it, its own model after training (``own/<weight>``). Targets
-are read of the labelled examples only; of the others, only inputs. The source, the
-notation and the departures are in ``strategies.kafal``.
+are read of the labelled examples only; of the others, only inputs. The round in
+which the peer last chose is kept too (``asked``): a question that comes again costs
+nothing. The source, the notation and the departures are in ``strategies.kafal``.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -26,6 +27,7 @@ from fedcore.strategy import PeerId, Update, Work
 from fedcore.task import Task, load
 
 OWN = "own/"
+ASKED = "asked"  # kept: the newest round of choosing, and how many were labelled then
 LOSSES = ("plain", "balanced", "kcfu")
 OURS = frozenset({"do", "loss", "labelled", "own", "memory"})
 
@@ -52,24 +54,6 @@ def train(task: Task, work: Work, peer: PeerId, method: Method, rule: Rule) -> U
     if work.hints.get("own"):
         keep |= {OWN + k: t + update.payload[k] for k, t in work.params.items()}
     return replace(update, keep=keep)
-
-
-def query(task: Task, work: Work, peer: PeerId, method: Method, rule: Rule) -> Update:
-    """Label more examples, as ``hints["query"]`` says; tell how many.
-
-    Raises:
-        ConfigError: the task does not give its examples by number, or has no classes.
-        ProtocolError: the work does not fit the task's model, or a hint its range.
-    """
-    here = here_of(task, work, peer, method)
-    most = max(1, round(share_of(work, "more") * task.examples))
-    with reproducible():
-        picked = ranked(here)[:most]
-    after = np.union1d(here.labelled, picked)
-    metrics = {"labelled": float(len(after)), "picked": float(len(picked))}
-    keep = {**work.kept, "labelled": torch.from_numpy(after)}
-    told = {"picked": torch.tensor([float(len(picked))])}
-    return Update(peer, work.version, told, len(after), metrics, keep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +94,35 @@ class Here:
                 f"model's {classes} classes per example, which this strategy needs"
             )
         return torch.bincount(y, minlength=classes).float()
+
+
+def query(task: Task, work: Work, peer: PeerId, method: Method, rule: Rule) -> Update:
+    """Label more examples, as ``hints["query"]`` says; tell how many.
+
+    Raises:
+        ConfigError: the task does not give its examples by number, or has no classes.
+        ProtocolError: the work does not fit the task's model, or a hint its range.
+    """
+    here = here_of(task, work, peer, method)
+    count, after = _picked(here, round(share_of(work, "more") * task.examples))
+    metrics = {"labelled": float(len(after)), "picked": float(count)}
+    asked = torch.tensor([work.version, count])
+    keep = {**work.kept, "labelled": torch.from_numpy(after), ASKED: asked}
+    told = {"picked": torch.tensor([float(count)])}
+    return Update(peer, work.version, told, len(after), metrics, keep)
+
+
+def _picked(here: Here, most: int) -> tuple[int, Rows]:
+    """Return how many examples get a label now, and all that have one then.
+
+    Work that comes again, as its answer was lost, buys no second lot of labels.
+    """
+    version, count = here.work.kept.get(ASKED, torch.tensor([-1, 0])).tolist()
+    if version == here.work.version:
+        return count, here.labelled
+    with reproducible():
+        picked = ranked(here)[: max(1, most)]
+    return len(picked), np.union1d(here.labelled, picked)
 
 
 def here_of(task: Task, work: Work, peer: PeerId, method: Method) -> Here:

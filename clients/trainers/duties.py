@@ -28,6 +28,9 @@ DUTIES: Mapping[str, str] = {
     "lowrank": "clients.trainers.lowrank:lowrank",
     "margin": "clients.trainers.margin:margin",
     "miner": "clients.trainers.amd:miner",
+    "zeroth": "clients.trainers.zeroth:zeroth",
+    "projected": "clients.trainers.projected:projected",
+    "ranked": "clients.trainers.ranked:ranked",
 }
 
 

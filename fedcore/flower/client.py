@@ -1,15 +1,19 @@
 """A trainer as a Flower ClientApp."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from fedcore.bases import Bases
+from fedcore.flower.bases import base_of, lacking, shelf_of
 from fedcore.flower.memory import recalled, remember
 from fedcore.flower.records import pack_update, unpack_work
 from fedcore.flower.roster import WHOAMI, own_name, whoami_reply
 from fedcore.flower.trees import unpack_tree
+from fedcore.strategy import Work
 from fedcore.task import Task, Trainer, load
 
 
@@ -26,12 +30,15 @@ def client_app(load_task: Callable[[Context], Task], trainer: Trainer) -> Client
 
 def client_app_of(load_both: Callable[[Context], tuple[Task, Trainer]]) -> ClientApp:
     """Return a ClientApp whose trainer, too, comes from the run's configuration."""
-    app = ClientApp()
+    app, bases = ClientApp(), Bases()
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
         task, trainer = load_both(context)
-        work = recalled(context.state, unpack_work(message.content))
+        opened = _opened(message.content, context, task, bases)
+        if isinstance(opened, RecordDict):
+            return Message(opened, reply_to=message)
+        work = recalled(context.state, opened)
         update = trainer(task, work, own_name(context))
         remember(context.state, work, update)
         return Message(pack_update(update), reply_to=message)
@@ -46,6 +53,24 @@ def client_app_of(load_both: Callable[[Context], tuple[Task, Trainer]]) -> Clien
 
     app.query(WHOAMI)(whoami_reply)
     return app
+
+
+def _opened(
+    records: RecordDict, context: Context, task: Task, bases: Bases
+) -> Work | RecordDict:
+    """Return the work with its model, or the answer that this node lacks the model.
+
+    Raises:
+        ProtocolError: the records are no work, or hold another model than they name.
+    """
+    work, name = unpack_work(records), base_of(records)
+    if name is None:
+        return work
+    shelf = shelf_of(context.node_config)
+    if work.params:
+        return replace(work, params=bases.take(name, work.params, shelf))
+    params = bases.find(name, task, shelf)
+    return lacking(name) if params is None else replace(work, params=params)
 
 
 def _as_metrics(figures: Mapping[str, float]) -> MetricRecord:

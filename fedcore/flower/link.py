@@ -10,6 +10,7 @@ from flwr.serverapp import Grid
 
 from fedcore.desk import Arrivals, Sent
 from fedcore.errors import ProtocolError, QuorumError
+from fedcore.flower.bases import Parcel, Shipments, put_base
 from fedcore.flower.calls import pull, push
 from fedcore.flower.records import pack_works, unpack_update
 from fedcore.flower.roster import Roster, reason_of
@@ -45,7 +46,8 @@ class FlowerLink:
 
     Works wherever Flower does: its simulation, its deployment, an in-process grid.
     Messages are pushed and pulled, so that semi-asynchronous pacers work too. Nodes
-    that fail, die or let a message expire come back as ``Arrivals.lost``.
+    that fail, die or let a message expire come back as ``Arrivals.lost``. A base model
+    goes by its name, and whole only to nodes that lack it (``fedcore.flower.bases``).
     """
 
     def __init__(
@@ -59,8 +61,10 @@ class FlowerLink:
         self._limits = limits or LinkLimits()
         self._roster = Roster(grid, pinned)
         self._outbox: dict[PeerId, tuple[Work, float]] = {}  # work, and waiting since
-        self._busy: dict[str, tuple[PeerId, int]] = {}  # message id -> peer and node
+        self._busy: dict[str, tuple[PeerId, Parcel]] = {}  # by message id
         self._lost: dict[PeerId, str] = {}
+        self._shipments = Shipments()
+        self._lacked: set[PeerId] = set()  # whose work waits to go with its model
         self._shift_s = 0.0
         self._gathered = False
         self._offered: Sequence[PeerId] = ()
@@ -85,6 +89,7 @@ class FlowerLink:
 
     def send(self, peer: PeerId, work: Work) -> None:
         self._outbox[peer] = (work, self.now_s())
+        self._lacked.discard(peer)
 
     def resume(self, sent: Mapping[PeerId, Sent], now_s: float) -> None:
         self._shift_s = now_s - time.monotonic()
@@ -114,23 +119,18 @@ class FlowerLink:
             elif now_s - since_s > self._limits.grace_s:
                 del self._outbox[peer]
                 self._lost[peer] = "is not online"
-        contents = pack_works(list(ready.values()))
-        messages = [
-            Message(
-                records,
-                dst_node_id=named[peer],
-                message_type=MessageType.TRAIN,
-                ttl=self._limits.ttl_s,
-                group_id=str(work.version + 1),
-            )
-            for (peer, work), records in zip(ready.items(), contents, strict=True)
-        ]
+        parcels = {
+            peer: self._shipments.parcel(named[peer], work, lacked=peer in self._lacked)
+            for peer, work in ready.items()
+        }
+        messages = _messages(list(parcels.values()), self._limits.ttl_s)
         ids = push(self._grid, messages) if messages else []
-        for message_id, peer in zip(ids, ready, strict=True):
+        for message_id, (peer, parcel) in zip(ids, parcels.items(), strict=True):
+            self._lacked.discard(peer)
             if message_id is None:
                 self._lost[peer] = "the SuperLink did not accept the message"
             else:
-                self._busy[message_id] = (peer, named[peer])
+                self._busy[message_id] = (peer, parcel)
 
     def _pull(self) -> Arrivals:
         updates, lost = [], dict(self._lost)
@@ -140,19 +140,32 @@ class FlowerLink:
             asked = self._busy.pop(reply.metadata.reply_to_message_id, None)
             if asked is None:
                 continue
+            peer, parcel = asked
             try:
-                updates.append(self._opened(reply, *asked))
+                update = self._opened(reply, peer, parcel)
             except ProtocolError as cause:
-                lost[asked[0]] = str(cause)
-                log.warning("%s: %s", asked[0], cause)
+                lost[peer] = str(cause)
+                log.warning("%s: %s", peer, cause)
+                continue
+            if update is None:
+                self.send(peer, parcel.work)
+                self._lacked.add(peer)
+            else:
+                updates.append(update)
         return Arrivals(updates, lost)
 
-    def _opened(self, reply: Message, peer: PeerId, node: int) -> Update:
-        """Return the update in ``reply``, or say why there is none."""
+    def _opened(self, reply: Message, peer: PeerId, parcel: Parcel) -> Update | None:
+        """Return the update in ``reply``; None if the peer lacks the base model.
+
+        Raises:
+            ProtocolError: there is neither; says why.
+        """
         if reply.has_error():
             raise ProtocolError(reason_of(reply.error))
-        if reply.metadata.src_node_id != node:
+        if reply.metadata.src_node_id != parcel.node:
             raise ProtocolError("the answer came from another node")
+        if self._shipments.lacks(parcel, reply.content):
+            return None
         return unpack_update(peer, reply.content)
 
     def _news(self) -> bool:
@@ -173,3 +186,22 @@ class FlowerLink:
                 f"{len(self._roster.named())} online, {limits.wait_for} needed to "
                 f"start, {len(self._roster.refused)} refused"
             )
+
+
+def _messages(parcels: Sequence[Parcel], ttl_s: float) -> list[Message]:
+    """Return ``parcels`` as messages; those with one model share its arrays."""
+    messages = []
+    contents = pack_works([parcel.packable() for parcel in parcels])
+    for parcel, records in zip(parcels, contents, strict=True):
+        if parcel.base is not None:
+            put_base(records, parcel.base, whole=parcel.whole)
+        messages.append(
+            Message(
+                records,
+                dst_node_id=parcel.node,
+                message_type=MessageType.TRAIN,
+                ttl=ttl_s,
+                group_id=str(parcel.work.version + 1),
+            )
+        )
+    return messages

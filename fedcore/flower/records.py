@@ -4,6 +4,8 @@ What a message holds, by key:
 
     work    ``arrays``  the model            ``work``    version, steps, epochs
             ``aux``     more tensors          ``hints``   settings for the trainer
+                                              (a model may go by its name instead:
+                                              ``fedcore.flower.bases``)
     update  ``arrays``  the payload          ``update``  version, examples
             ``metrics`` plain numbers, and ``num-examples`` as Flower names it
 
@@ -17,6 +19,7 @@ from typing import Any
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from fedcore.errors import ProtocolError
+from fedcore.flower.bases import base_of
 from fedcore.flower.trees import check_name, pack_tree, record_of, unpack_tree
 from fedcore.params import Params
 from fedcore.strategy import PeerId, Update, Work
@@ -61,7 +64,7 @@ def pack_works(works: Sequence[Work], join: bool = True) -> list[RecordDict]:
 
 
 def unpack_work(records: RecordDict) -> Work:
-    """Return the ``Work`` that ``pack_work`` packed.
+    """Return the ``Work`` that ``pack_work`` packed; no ``params`` if they are named.
 
     Raises:
         ProtocolError: the records are not such work.
@@ -69,9 +72,10 @@ def unpack_work(records: RecordDict) -> Work:
     head = record_of(records, "work", ConfigRecord)
     hints = record_of(records, "hints", ConfigRecord) if "hints" in records else {}
     aux = unpack_tree(records, "aux") if "aux" in records else {}
+    only_named = base_of(records) is not None and "arrays" not in records
     return Work(
         version=whole(head, "version"),
-        params=unpack_tree(records, "arrays"),
+        params={} if only_named else unpack_tree(records, "arrays"),
         steps=whole(head, "steps"),
         epochs=whole(head, "epochs", least=1),
         aux=aux,

@@ -18,7 +18,8 @@ import fcntl
 import mmap
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from tempfile import TemporaryFile
 from typing import Any, Self
@@ -26,7 +27,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from fedcore.errors import ConfigError, ProtocolError
+from fedcore.errors import ConfigError, ProtocolError, StorageError
 
 LINE_BYTES = 64
 BLOCK = 1 << 15  # numbers worked on at once: a block and its copies stay in cache
@@ -104,13 +105,21 @@ class Arena:
 
     @classmethod
     def new(cls, frame: Frame) -> Self:
-        """Return a new arena, all zeros. Pages take memory when first written to."""
-        fd = _nameless_file()
-        os.ftruncate(fd, frame.size_bytes)
-        if sys.platform == "linux":
-            seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-        return cls(frame, fd)
+        """Return a new arena, all zeros. Pages take memory when first written to.
+
+        Raises:
+            StorageError: the system gives no such memory, or no more open files.
+        """
+        with ExitStack() as undo, _told(frame):
+            fd = _nameless_file()
+            undo.callback(os.close, fd)
+            os.ftruncate(fd, frame.size_bytes)
+            if sys.platform == "linux":
+                seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+            arena = cls(frame, fd)
+            undo.pop_all()
+            return arena
 
     def cell(self, aggregator: int) -> Cell:
         """Return the cell of ``aggregator``, shape (1,)."""
@@ -147,6 +156,19 @@ class Arena:
         """Let go of the file; views stay valid as long as somebody holds them."""
         del self._bytes  # the map holds the file open as long as it has views
         os.close(self.fd)
+
+
+@contextmanager
+def _told(frame: Frame) -> Iterator[None]:
+    """Tell of a lack of memory or files as one of our own errors."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"no {frame.size_bytes} bytes of shared memory for {frame.slots} updates: "
+            f"{error.strerror}; lower hierarchy.leaves, or set hierarchy.processes = "
+            "false"
+        ) from error
 
 
 def _nameless_file() -> int:

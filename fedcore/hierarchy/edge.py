@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from fedcore.coordinator import Link
 from fedcore.errors import ConfigError, PeerLostError
 from fedcore.gate import Gate
+from fedcore.hierarchy.plan import placed
 from fedcore.params import Params
 from fedcore.partial import Partial
 from fedcore.seeds import seed_of
@@ -93,6 +94,26 @@ class Branch:
         return {**_means(figures, weights), "examples": sum(weights)}
 
 
+def branches(
+    tasks: Mapping[PeerId, Task], edges: Mapping[PeerId, float]
+) -> dict[PeerId, Branch]:
+    """Return what every edge stands for: each peer goes where there is room for it.
+
+    Args:
+        tasks: of all peers.
+        edges: how many examples each edge can look after, > 0; where they do not
+            suffice, some look after more. An edge that is not needed gets no branch.
+
+    Raises:
+        ConfigError: there is no edge, or a capacity is not finite and >= 0.
+    """
+    places = placed({peer: task.examples for peer, task in tasks.items()}, edges)
+    return {
+        edge: Branch({peer: tasks[peer] for peer in tasks if places[peer] == edge})
+        for edge in sorted(set(places.values()))
+    }
+
+
 @dataclass(frozen=True)
 class Edge:
     """A trainer whose task is a ``Branch``: trains its peers in turn, sends their sum.
@@ -147,6 +168,9 @@ class LinkEdge:
         patience_s: longest wait for answers, in seconds of the link.
         gate: what their answers must be.
         expects: the form of an answer.
+
+    Raises:
+        ConfigError: a number is out of its range.
     """
 
     link: Link
@@ -155,6 +179,13 @@ class LinkEdge:
     patience_s: float = 3600.0
     gate: Gate = field(default_factory=Gate)
     expects: Expects = like_the_model
+
+    def __post_init__(self) -> None:
+        if self.quorum < 1 or not (self.gather_s > 0 and self.patience_s > 0):
+            raise ConfigError(
+                "an edge needs quorum >= 1, gather_s > 0 and patience_s > 0: "
+                f"{self.quorum}, {self.gather_s}, {self.patience_s}"
+            )
 
     def __call__(self, task: Task, work: Work, peer: PeerId) -> Update:
         """Return the sum of the answers of all peers online; ``task`` is not used.

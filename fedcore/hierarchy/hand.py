@@ -4,7 +4,8 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 from fedcore.errors import PeerLostError
@@ -32,6 +33,27 @@ class Errand:
     merge: Merge | None = None
 
 
+@contextmanager
+def _told(number: int) -> Iterator[None]:
+    """Tell of a lack of processes or files as one of our own errors."""
+    try:
+        yield
+    except OSError as error:
+        raise PeerLostError(
+            f"aggregator {number} cannot be started: {error.strerror}; lower "
+            "hierarchy.leaves, or set hierarchy.processes = false"
+        ) from error
+
+
+def _started(wire: int) -> subprocess.Popen[bytes]:
+    """Return a process that serves the socket whose number is ``wire``."""
+    return subprocess.Popen(  # noqa: S603  our own module
+        [sys.executable, "-m", "fedcore.hierarchy.worker", str(wire)],
+        stdin=subprocess.DEVNULL,
+        pass_fds=[wire],
+    )
+
+
 class Hand:
     """An aggregator: orders go in, in turn, and come back done, in turn.
 
@@ -41,6 +63,9 @@ class Hand:
     Args:
         number: which aggregator of the arena it is.
         arena: where it works.
+
+    Raises:
+        PeerLostError: the system starts no more processes, or opens no more files.
     """
 
     def __init__(self, number: int, arena: Arena) -> None:
@@ -57,19 +82,13 @@ class Hand:
         return self._process.pid
 
     def _begin(self) -> None:
-        self.wire, theirs = socket.socketpair()
+        with _told(self.number), ExitStack() as undo:
+            self.wire, theirs = socket.socketpair()
+            undo.callback(self.wire.close)
+            with theirs:
+                self._process = _started(theirs.fileno())
+            undo.pop_all()
         self._rest = b""
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: S603  our own module
-                [
-                    sys.executable,
-                    "-m",
-                    "fedcore.hierarchy.worker",
-                    str(theirs.fileno()),
-                ],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-            )
         self._show()
 
     def _show(self) -> None:

@@ -12,11 +12,11 @@ The processes stay for the next round. One that dies is replaced, and nothing is
 import logging
 import select
 from collections.abc import Iterable, Sequence
-from types import TracebackType
-from typing import Self
+from contextlib import ExitStack
 
 import torch
 
+from fedcore.closing import Closing
 from fedcore.errors import ConfigError, PeerLostError, ProtocolError
 from fedcore.hierarchy.arena import INT64, KINDS, Arena, Frame
 from fedcore.hierarchy.hand import Errand, Hand
@@ -30,7 +30,7 @@ from fedcore.strategy import Update
 _log = logging.getLogger(__name__)
 
 
-class Pool:
+class Pool(Closing):
     """An ``Aggregator`` of several processes; close it after use.
 
     Args:
@@ -38,6 +38,11 @@ class Pool:
         fan_in: sums that one aggregator above the leaves takes, >= 2.
         depth: updates that may wait at one leaf, its current one included, >= 1.
         patience_s: longest time for one update; who takes longer is replaced.
+
+    Raises:
+        ConfigError: there can be no such tree.
+        StorageError: there is no memory for it to share.
+        PeerLostError: a process cannot be started; none is left behind.
     """
 
     def __init__(
@@ -56,7 +61,13 @@ class Pool:
         self._patience_s = patience_s
         self._arena = Arena.new(Frame(1, 8, leaves * depth, leaves))
         self._free = list(range(leaves * depth))
-        self.hands = [Hand(i, self._arena) for i in range(leaves)]
+        self.hands: list[Hand] = []
+        self._open = True
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            for number in range(leaves):
+                self.hands.append(Hand(number, self._arena))
+            undo.pop_all()
 
     @property
     def pids(self) -> list[int]:
@@ -155,30 +166,28 @@ class Pool:
             self._give_up()
 
     def _give_up(self) -> None:
-        """Drop what is under way, and who is at it."""
-        for hand in self.hands:
-            if hand.pending:
-                hand.replace()
+        """Drop what is under way, and who is at it.
+
+        Raises:
+            PeerLostError: no other can be started in its place; the pool is closed.
+        """
+        try:
+            for hand in self.hands:
+                if hand.pending:
+                    hand.replace()
+        except PeerLostError:
+            self.close()
+            raise
         self._free = list(range(self._arena.frame.slots))
 
     def close(self) -> None:
         """End the processes and give the memory back."""
         for hand in self.hands:
             hand.end()
-        if self.hands:
-            self._arena.close()
         self.hands = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+        if self._open:
+            self._arena.close()
+        self._open = False
 
 
 class _Run:

@@ -99,11 +99,6 @@ class Tree:
         )
         return after._complete(spot)
 
-    def level_of(self, aggregator: int) -> int:
-        """Return how high ``aggregator`` was promoted; 0 is a leaf."""
-        spots = [spot for spot, who in self.holders.items() if who == aggregator]
-        return max((level for level, _ in spots), default=0)
-
     def _up(self, spot: Spot, holder: int) -> tuple["Tree", Effect | None]:
         """Hand on the sum of ``spot``, which is complete and at ``holder``."""
         level, index = spot

@@ -10,10 +10,12 @@ from typing import Protocol
 from fedcore.errors import ConfigError
 
 BENCHES: Mapping[str, str] = {
+    "adapters": "sims.bench.adapters:BENCH",
     "async": "sims.bench.asynchrony:BENCH",
     "coding": "sims.bench.coding:BENCH",
     "clustered": "sims.bench.clustered:BENCH",
     "hierarchy": "sims.bench.hierarchy:BENCH",
+    "seeds": "sims.bench.seeds:BENCH",
     "sim": "sims.bench.sim:BENCH",
     "split": "sims.bench.split:BENCH",
     "strategies": "sims.bench.strategies:BENCH",

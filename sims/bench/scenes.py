@@ -1,4 +1,7 @@
-"""The problems on which strategies are watched, and which strategy meets which."""
+"""The problems on which strategies are watched, and which strategy meets which.
+
+An entry is called by its strategy, or by its strategy and, after a comma, a variant.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -56,6 +59,17 @@ SCENES: Mapping[str, Scene] = {
         "digits, 10 clients with unlike classes (Dirichlet 0.1), 40 rounds",
         (*TEN, "partition=dirichlet", "partition.alpha=0.1", "run.rounds=40"),
     ),
+    "half": Scene(
+        "digits, 20 clients (Dirichlet 0.1), 10 of them a round, 40 rounds",
+        (
+            *DIGITS,
+            "run.clients=20",
+            "pacer.cohort=10",
+            "partition=dirichlet",
+            "partition.alpha=0.1",
+            "run.rounds=40",
+        ),
+    ),
     "attacked": Scene(
         "digits, 10 clients, 2 send the opposite ten times as long, 40 rounds",
         (*TEN, "partition=dirichlet", "partition.alpha=1.0", "run.rounds=40"),
@@ -73,6 +87,24 @@ SCENES: Mapping[str, Scene] = {
         every=4,
         own=True,
     ),
+    "own, alike": Scene(
+        "digits, 10 clients that are nearly alike (Dirichlet 10), each for itself",
+        (*TEN, "partition=dirichlet", "partition.alpha=10", "run.rounds=40"),
+        every=4,
+        own=True,
+    ),
+    "uplinks": Scene(
+        "digits, 10 clients (Dirichlet 0.5) that send 1 kB/s (lognormal), 1000 s",
+        (
+            *TEN,
+            "partition=dirichlet",
+            "partition.alpha=0.5",
+            "network=lognormal",
+            "network.up_bytes_per_s=1000",
+            "run.rounds=100000",
+        ),
+        horizon_s=1000.0,
+    ),
     "speeds": Scene(
         "digits, 10 clients with 3 to 5 classes, exponential speeds, 600 s",
         (
@@ -87,8 +119,26 @@ SCENES: Mapping[str, Scene] = {
         horizon_s=600.0,
     ),
     "few labels": Scene(
-        "digits, 10 clients (Dirichlet 0.3), 10 % labelled, 5 % more every 6th round",
-        (*TEN, "partition=dirichlet", "partition.alpha=0.3", "run.rounds=60"),
+        "digits, 10 clients (Dirichlet 0.3), from 10 to 35 % labelled in 35 rounds",
+        (
+            *TEN,
+            "partition=dirichlet",
+            "partition.alpha=0.3",
+            "strategy.epochs=10",
+            "run.rounds=35",
+        ),
+    ),
+    "probes": Scene(
+        "digits, 5 clients (Dirichlet 1), 20 steps a round, forward passes only",
+        (
+            *DIGITS,
+            "run.clients=5",
+            "partition=dirichlet",
+            "partition.alpha=1",
+            "strategy.steps=20",
+            "run.rounds=40",
+        ),
+        rates=(0.1,),
         every=2,
     ),
     "stragglers": Scene(
@@ -110,20 +160,39 @@ GAINS = tuple((f"strategy.server_lr={lr}",) for lr in (0.03, 0.1, 0.3))
 AHEAD = tuple((f"strategy.server_lr={lr}",) for lr in (1, 2, 4))
 PACED = ("pacer.min_steps=4", "pacer.max_steps=20")  # no more batches than others
 TUNED = "fedavg, tuned ahead"
+RANDOM = "kafal, random queries, plain loss"
+UNCODED = "gradient-coding, uncoded"
+GAINED = tuple((f"strategy.gain={gain}",) for gain in (1, 2, 4))
+EVENING_0 = (*PACED, "strategy.evening=0")
+EVENING_1 = (*PACED, "strategy.evening=1")
+OPTB = ("strategy.rule=optb", "strategy.cohort=10")
+PROBED = tuple((f"strategy.lr={lr}",) for lr in (0.003, 0.01, 0.03))
 TWO_LIARS = (("strategy.attackers=2",),)
+TWICE = ("strategy.distill=2",)
+SHARED = (*TWICE, "strategy.beta=0")
+ALONE = ("strategy.distill=0",)
+RANK_8 = ("strategy.ranks=1", "strategy.ratios=1", "strategy.max_ratio=0")
 QUERIES = ("strategy.cycle=5", "strategy.labelled=0.1", "strategy.more=0.05")
 
 RIVALS: Mapping[str, Entry] = {
     "fedavg": Entry(""),
     TUNED: Entry("", AHEAD),
-    "kafal, random queries": Entry("", (), (*QUERIES, "strategy.query=random")),
-    "gradient-coding, uncoded": Entry("", AHEAD, ("strategy.stragglers=0",)),
+    RANDOM: Entry("", (), (*QUERIES, "strategy.query=random", "strategy.loss=plain")),
+    UNCODED: Entry("", AHEAD, ("strategy.stragglers=0",)),
+    "mezo": Entry("", PROBED),
+    "fedkseed": Entry("", PROBED),
 }
 
 
 def _ahead(*settings: str) -> list[tuple[str, ...]]:
     """Return each of ``settings`` with every server step of ``AHEAD``."""
     return [(setting, *step) for setting in settings for step in AHEAD]
+
+
+def _queries(query: str, loss: str) -> Entry:
+    """Return KAFAL where labels are scarce, with that way of choosing and loss."""
+    flags = (*QUERIES, f"strategy.query={query}", f"strategy.loss={loss}")
+    return Entry("few labels", (), flags, RANDOM)
 
 
 ENTRIES: Mapping[str, Entry] = {
@@ -135,16 +204,22 @@ ENTRIES: Mapping[str, Entry] = {
     "fedadam": Entry("unlike", GAINS, (), TUNED),
     "fedyogi": Entry("unlike", GAINS, (), TUNED),
     "scaffold": Entry("unlike", AHEAD, (), TUNED),
-    "fedamd": Entry(
-        "unlike",
-        _ahead("strategy.rule=sequential", "strategy.rule=constant"),
-        (),
-        TUNED,
-    ),
-    "fedld": Entry(
-        "unlike", _ahead("strategy.rescale=false", "strategy.rescale=true"), (), TUNED
-    ),
+    "scaffold, half the clients": Entry("half", AHEAD, (), TUNED),
+    "fedamd": Entry("half", AHEAD, ("strategy.rule=sequential",), TUNED),
+    "fedamd, constant": Entry("half", AHEAD, ("strategy.rule=constant",), TUNED),
+    "fedamd, optb": Entry("half", AHEAD, OPTB, TUNED),
+    "fedld": Entry("unlike", AHEAD, (), TUNED),
+    "fedld, rescaled": Entry("unlike", AHEAD, ("strategy.rescale=true",), TUNED),
+    "fedld, margin only": Entry("unlike", AHEAD, ("strategy.directions=0",), TUNED),
+    "fedld, projection only": Entry("unlike", AHEAD, ("strategy.margin=0",), TUNED),
     "fedspine": Entry("unlike", AHEAD, (), TUNED),
+    "fedspine, rank 8": Entry("unlike", AHEAD, RANK_8, TUNED),
+    "fedspine, slow uplinks": Entry("uplinks", AHEAD, (), TUNED),
+    "fedspine, rank 8, slow uplinks": Entry("uplinks", AHEAD, RANK_8, TUNED),
+    "flora": Entry("unlike", AHEAD, (), TUNED),
+    "flora, 4 ranks": Entry("unlike", AHEAD, ("strategy.ranks=4",), TUNED),
+    "lego": Entry("unlike", (), (), TUNED),
+    "lego, not reweighted": Entry("unlike", (), ("strategy.reweight=false",), TUNED),
     "median": Entry("attacked"),
     "trimmed-mean": Entry("attacked", TWO_LIARS),
     "krum": Entry("attacked", TWO_LIARS),
@@ -155,23 +230,37 @@ ENTRIES: Mapping[str, Entry] = {
     "sattler": Entry("concepts", flags=("strategy.cooldown=5",)),
     "briggs": Entry("concepts"),
     "ifca": Entry("concepts"),
-    "knfu": Entry("own"),
-    "kafal": Entry("few labels", (), QUERIES, "kafal, random queries"),
+    "knfu": Entry("own", flags=TWICE),
+    "knfu, beta 0": Entry("own", flags=SHARED),
+    "knfu, alone": Entry("own", flags=ALONE),
+    "knfu, alike": Entry("own, alike", flags=TWICE),
+    "knfu, beta 0, alike": Entry("own, alike", flags=SHARED),
+    "kafal": Entry("few labels", (), QUERIES, RANDOM),
+    "kafal, ksas, plain loss": _queries("ksas", "plain"),
+    "kafal, entropy, plain loss": _queries("entropy", "plain"),
+    "kafal, ksas, balanced loss": _queries("ksas", "balanced"),
+    "kafal, random, balanced loss": _queries("random", "balanced"),
     "fedasync": Entry(
         "speeds",
         [(f"strategy.gain={gain}",) for gain in (0.3, 0.6, 1)],
         rival=TUNED,
     ),
     "fedbuff": Entry("speeds", AHEAD, rival=TUNED),
-    "fedcadence": Entry(
-        "speeds", [(f"strategy.gain={gain}",) for gain in (1, 2, 4)], PACED, TUNED
-    ),
+    "fedcadence": Entry("speeds", GAINED, PACED, TUNED),
+    "fedcadence, evening 0": Entry("speeds", GAINED, EVENING_0, TUNED),
+    "fedcadence, evening 1": Entry("speeds", GAINED, EVENING_1, TUNED),
     "fedcompass": Entry(
         "speeds", [(f"strategy.gain={gain}",) for gain in (1.5, 3, 6)], PACED, TUNED
     ),
-    "gradient-coding": Entry("stragglers", AHEAD, rival="gradient-coding, uncoded"),
-    "sr-sgc": Entry("stragglers", AHEAD, rival="gradient-coding, uncoded"),
-    "m-sgc": Entry("stragglers", AHEAD, rival="gradient-coding, uncoded"),
+    "mezo": Entry("probes", PROBED),
+    "fedkseed": Entry("probes", PROBED, rival="mezo"),
+    "fedkseed, new pools": Entry("probes", PROBED, ("strategy.rotate=10",), "mezo"),
+    "fedkseed-pro": Entry("probes", PROBED, rival="fedkseed"),
+    "one-byte": Entry("probes", PROBED, rival="fedkseed"),
+    "ferret": Entry("unlike", AHEAD, ("strategy.budget=512",), TUNED),
+    "gradient-coding": Entry("stragglers", AHEAD, rival=UNCODED),
+    "sr-sgc": Entry("stragglers", AHEAD, rival=UNCODED),
+    "m-sgc": Entry("stragglers", AHEAD, rival=UNCODED),
 }
 
 

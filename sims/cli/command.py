@@ -165,6 +165,34 @@ def _verify(parser: argparse.ArgumentParser) -> None:
     _json(parser)
 
 
+def _write(parser: argparse.ArgumentParser) -> None:
+    _one(parser)
+    parser.add_argument(
+        "--prompt",
+        default="My lord,",
+        metavar="TEXT",
+        help="what to go on from (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tokens",
+        type=int,
+        default=40,
+        metavar="N",
+        help="most tokens to write (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of the draws (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--greedy", action="store_true", help="draw nothing: always the likeliest token"
+    )
+    _json(parser)
+
+
 def _sweep(parser: argparse.ArgumentParser) -> None:
     _config(parser)
     parser.add_argument(
@@ -219,6 +247,7 @@ _ACTIONS: Mapping[str, tuple[str, str, Callable[[Any], None]]] = {
     "compare": ("sims.cli.look:compare", "put runs side by side", _compare),
     "report": ("sims.cli.look:report", "write a run's report and figures", _report),
     "verify": ("sims.cli.train:verify", "do a run again and compare the bits", _verify),
+    "write": ("sims.cli.writing:write", "let a run's language model write", _write),
     "sweep": ("sims.cli.sweep:sweep", "run every combination of some settings", _sweep),
     "catalog": ("sims.cli.start:catalog", "list what a run can be made of", _catalog),
 }

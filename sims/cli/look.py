@@ -17,7 +17,7 @@ from sims.report.page import page
 from sims.report.page import table as page_table
 from sims.report.story import comparison
 from sims.report.svg import alone
-from sims.report.write import write_figures, write_page
+from sims.report.write import carried, write_figures, write_page
 from sims.runs.finding import all_runs, differing, find, summary
 from sims.runs.folder import RunFolder
 
@@ -91,6 +91,8 @@ def show(args: argparse.Namespace) -> int:
         "config": manifest.config_sha256,
         "git": manifest.git,
         "versions": ", ".join(f"{k} {v}" for k, v in manifest.versions.items()),
+        "sent to clients": carried(value, "down") if rows else "",
+        "sent back": carried(value, "up") if rows else "",
         "path": str(folder.path),
     }
     facts |= {
@@ -106,7 +108,8 @@ def show(args: argparse.Namespace) -> int:
 
 def _rounds(rows: Sequence[Row]) -> str:
     figures = sorted({name for row in rows for name in row.eval})
-    head = ["round", *figures, "training loss", "clients", "refused", "lost", "time"]
+    head = ["round", *figures, "training loss", "clients", "refused", "lost"]
+    head += ["down", "up", "time"]
     return table(
         head,
         [
@@ -117,6 +120,8 @@ def _rounds(rows: Sequence[Row]) -> str:
                 str(row.clients),
                 str(sum(row.refused.values())),
                 str(row.lost),
+                number(row.down_bytes, "bytes"),
+                number(row.up_bytes, "bytes"),
                 number(row.wall_s, "s"),
             ]
             for row in rows

@@ -126,8 +126,12 @@ def figures(row: Row) -> str:
 
 
 def held_out(row: Row) -> list[str]:
-    """Return accuracy and loss on held-out examples, if the round was evaluated."""
-    return [f"{n} {row.eval[n]:.4f}" for n in ("accuracy", "loss") if n in row.eval]
+    """Return the main figures on held-out examples, if the round was evaluated."""
+    return [
+        f"{name} {row.eval[name]:{form}}"
+        for name, form in (("accuracy", ".4f"), ("loss", ".4f"), ("perplexity", ".4g"))
+        if name in row.eval
+    ]
 
 
 def training(row: Row) -> list[str]:

@@ -176,7 +176,7 @@ def _out_flag(args: argparse.Namespace) -> str:
 def _result_line(value: Mapping[str, Any]) -> str:
     figures = [
         f"{name} {value[name]:.4g}"
-        for name in ("accuracy", "loss")
+        for name in ("accuracy", "loss", "perplexity")
         if value[name] is not None
     ]
     took = number(value["wall_s"], "s")

@@ -22,7 +22,8 @@ def own_tests(
 
     Those of the same owner if rows have owners; else rows drawn so that the shares of
     the classes are those of the peer, as far as there are enough; all held-out rows if
-    rows have neither owners nor classes. A peer with no such row is left out.
+    rows have neither owners nor classes. A peer with no such row is left out, and so
+    are all where rows without classes are held out of other owners than the peers.
 
     Args:
         dataset: of the shards.
@@ -33,9 +34,15 @@ def own_tests(
     owned = owners_test_rows(dataset, [s.rows for s in shards.values()])
     rows = owned or _alike(dataset, shards, seed, most)
     if rows is None:
-        return dict(shards)
+        return {} if _of_strangers(dataset) else dict(shards)
     named = zip(shards.items(), rows, strict=True)
     return {p: replace(s, held_out=mine) for (p, s), mine in named if len(mine)}
+
+
+def _of_strangers(dataset: Dataset) -> bool:
+    """Whether the owners of the held-out rows own no training row."""
+    owners, others = dataset.groups, dataset.test_groups
+    return not (owners is None or others is None or np.isin(others, owners).any())
 
 
 def _alike(

@@ -8,10 +8,10 @@ of speed.
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from types import TracebackType
-from typing import Protocol, Self, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 from clients.trainers.plan import Plan
+from fedcore.closing import Closing
 from fedcore.strategy import PeerId, Update, Work
 from fedcore.task import Task, Trainer, steps_of
 from sims.engine.loop import Blame, Loop
@@ -33,7 +33,7 @@ class Together(Protocol):
     ) -> list[Update]: ...
 
 
-class Batched:
+class Batched(Closing):
     """Train jobs in cohorts where the trainer can, the others one by one."""
 
     def __init__(self, trainer: Trainer, tasks: Mapping[PeerId, Task]) -> None:
@@ -80,17 +80,6 @@ class Batched:
 
     def close(self) -> None:
         return None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def cohort_size(plan: Plan | None) -> int:

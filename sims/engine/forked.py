@@ -2,9 +2,10 @@
 
 The workers are forked once, so the examples are never copied or sent. A model
 that several jobs start from is written once per batch into memory that all
-workers see. Jobs are dealt out longest first, several at a time while many are
-left. The updates are put in the order of the jobs, so neither the number of
-workers nor their speed changes a bit.
+workers see; a base model that works name (``fedcore.bases``) stays there. Jobs are
+dealt out longest first, several at a time while many are left. The updates are put
+in the order of the jobs, so neither the number of workers nor their speed changes
+a bit.
 """
 
 import select
@@ -12,9 +13,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from types import TracebackType
-from typing import Self
 
+from fedcore.closing import Closing
 from fedcore.errors import PeerLostError
 from fedcore.params import Params, size_bytes
 from fedcore.strategy import Update
@@ -83,7 +83,7 @@ class _Batch:
         self.queue = [u for u in self.queue if u < self.failed[0]]
 
 
-class Forked:
+class Forked(Closing):
     """Do jobs in ``workers`` processes, each with a copy of ``inner``.
 
     Args:
@@ -94,6 +94,8 @@ class Forked:
     def __init__(self, inner: Loop | Batched, workers: int) -> None:
         self._inner = inner
         self._shared = Slab()
+        self._lasting = Sheaf(self._shared, SHARED)  # base models, for all batches
+        self._bases: list[tuple[Params, Sequence[int] | None]] = []
         self._workers: list[Worker] = []
         for _ in range(workers):
             self._workers.append(Worker(inner, self._shared, self._workers))
@@ -122,10 +124,22 @@ class Forked:
     def _batch(self, jobs: Sequence[Job]) -> _Batch:
         units = self._inner.units(jobs)
         queue = sorted(range(len(units)), key=lambda u: (-units[u].steps, u))
-        batch = _Batch(jobs, units, queue, Sheaf(self._shared, SHARED))
+        self._keep_bases(jobs)
+        shared = Sheaf(self._shared, SHARED, self._lasting)
+        batch = _Batch(jobs, units, queue, shared)
+        batch.references.update((id(tree), at) for tree, at in self._bases)
         for tree in _shared_trees(jobs):
-            batch.references[id(tree)] = batch.shared.put(tree)
+            if id(tree) not in batch.references:
+                batch.references[id(tree)] = batch.shared.put(tree)
         return batch
+
+    def _keep_bases(self, jobs: Sequence[Job]) -> None:
+        """Have the base models of ``jobs`` in front; write them only if one is new."""
+        works = [job.work for job in jobs]
+        named = {id(w.params): w.params for w in works if "base" in w.hints}
+        if not named.keys() <= {id(tree) for tree, _ in self._bases}:
+            self._lasting = Sheaf(self._shared, SHARED)
+            self._bases = [(t, self._lasting.put(t)) for t in named.values()]
 
     def _deal(self, batch: _Batch) -> None:
         for index in range(len(self._workers)):
@@ -192,17 +206,6 @@ class Forked:
         if self._workers:
             self._shared.close()
         self._workers = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _shared_trees(jobs: Sequence[Job]) -> list[Params]:

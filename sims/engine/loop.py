@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
 
 from clients.trainers.method import reproducible
+from fedcore.closing import Closing
 from fedcore.strategy import PeerId, Update
 from fedcore.task import Task, Trainer, steps_of
 from sims.engine.protocol import Job, Unit
@@ -29,7 +29,7 @@ class Blame(AbstractContextManager[None]):
 
 
 @dataclass(frozen=True)
-class Loop:
+class Loop(Closing):
     """Call ``trainer`` job by job."""
 
     trainer: Trainer
@@ -54,14 +54,3 @@ class Loop:
 
     def close(self) -> None:
         return None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

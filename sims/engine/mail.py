@@ -58,12 +58,13 @@ class Sheaf:
         forms: distinct forms of the trees, to be listed in the message.
     """
 
-    def __init__(self, slab: Slab, mark: int) -> None:
-        self.forms: list[Form] = []
+    def __init__(self, slab: Slab, mark: int, after: "Sheaf | None" = None) -> None:
+        """Write into ``slab`` from its start, or behind what ``after`` has written."""
+        self.forms: list[Form] = list(after.forms) if after else []
         self._slab = slab
         self._mark = mark  # tells this slab from others in a reference
-        self._end = 0
-        self._known: dict[Form, int] = {}
+        self._end: int = after._end if after else 0
+        self._known = {form: i for i, form in enumerate(self.forms)}
 
     def put(self, tree: Params) -> Sequence[int] | None:
         """Write ``tree`` and return its reference; None stands for an empty tree."""

@@ -18,12 +18,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from fedcore.closing import Closing
 from sims.flower.identity import metadata_from, metadata_values, with_content
 from sims.flower.node import (
     CRASHED,
@@ -69,7 +69,7 @@ class Worker:
     held: dict[int, bytes] = field(default_factory=dict)
 
 
-class Workers:
+class Workers(Closing):
     """A few processes that answer messages; a context manager."""
 
     def __init__(self, client: ClientApp, count: int, threads: int = 1) -> None:
@@ -78,17 +78,6 @@ class Workers:
         self._workers: list[Worker] = []
         for _ in range(count):
             self._workers.append(self._fork())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def run(
         self, jobs: Sequence[Job], until_s: float | None = None

@@ -43,9 +43,12 @@ def charts_of(
     ]
 
 
+NO_SHARES = {"loss", "examples", "perplexity"}
+
+
 def accuracy(rows: Sequence[Row]) -> Lines:
     """Return the held-out figures that are shares, such as accuracy."""
-    names = sorted({n for r in rows for n in r.eval} - {"loss", "examples"})
+    names = sorted({n for r in rows for n in r.eval} - NO_SHARES)
     return Lines(
         "accuracy",
         "Accuracy on held-out examples",

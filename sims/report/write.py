@@ -1,6 +1,7 @@
 """The report of a run folder: ``report.html``, and ``figures/*.png`` beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fedcore.config import from_toml
 from fedcore.metrics import Row
@@ -19,7 +20,7 @@ def write_page(folder: RunFolder) -> None:
     value = summary(folder)
     facts = {
         f"held-out {name}": number(figure, "%" if name == "accuracy" else "")
-        for name in ("accuracy", "loss")
+        for name in ("accuracy", "loss", "perplexity")
         if (figure := last(rows, name)) is not None
     }
     facts |= {
@@ -31,8 +32,8 @@ def write_page(folder: RunFolder) -> None:
         "rounds": f"{value['rounds']} of {manifest.rounds}",
         "clients": str(clients.count),
         "training examples": str(clients.examples),
-        "sent to clients": number(value["down_bytes"], "bytes"),
-        "sent back": number(value["up_bytes"], "bytes"),
+        "sent to clients": carried(value, "down"),
+        "sent back": carried(value, "up"),
         "simulated time": number(value["clock_s"], "s"),
         "computing time": number(value["wall_s"], "s"),
     }
@@ -50,6 +51,17 @@ def write_page(folder: RunFolder) -> None:
             ],
         ),
     )
+
+
+def carried(value: Mapping[str, Any], way: str) -> str:
+    """Return the bytes of a run (``summary``) one way: all, and what one answer took.
+
+    Args:
+        value: the summary.
+        way: ``"down"`` to clients, or ``"up"`` from them.
+    """
+    each = number(value[f"answer_{way}_bytes"], "bytes")
+    return f"{number(value[f'{way}_bytes'], 'bytes')}, {each} a client and round"
 
 
 def write_figures(folder: RunFolder) -> None:

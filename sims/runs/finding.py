@@ -108,6 +108,8 @@ def status(run: RunFolder, manifest: Manifest) -> str:
 def summary(run: RunFolder) -> dict[str, Any]:
     """Return what tables and ``--json`` show of one run."""
     manifest, rows = run.manifest(), run.rows()
+    down, up = sum(r.down_bytes for r in rows), sum(r.up_bytes for r in rows)
+    answers = sum(row.clients for row in rows) or 1
     value: dict[str, Any] = plain(
         {
             "run": run.name,
@@ -116,9 +118,12 @@ def summary(run: RunFolder) -> dict[str, Any]:
             "of": manifest.rounds,
             "accuracy": last(rows, "accuracy"),
             "loss": last(rows, "loss"),
+            "perplexity": last(rows, "perplexity"),
             "personal": _served(run),
-            "down_bytes": sum(row.down_bytes for row in rows),
-            "up_bytes": sum(row.up_bytes for row in rows),
+            "down_bytes": down,
+            "up_bytes": up,
+            "answer_down_bytes": down / answers,  # for one client in one round
+            "answer_up_bytes": up / answers,
             "clock_s": rows[-1].clock_s if rows else 0.0,
             "wall_s": max(manifest.wall_s, sum(row.wall_s for row in rows)),
             "seed": manifest.seed,

@@ -42,7 +42,8 @@ def personal(
     """Return the figures of every client of ``tasks`` with its own model.
 
     Args:
-        strategy: whose ``work`` says which model a client gets.
+        strategy: whose ``work`` says which model a client gets; or ``model(state,
+            peer)``, where the work has only a part of it (shared seeds).
         state: of the strategy.
         tasks: with each client's own held-out examples (``sims.data.own_rows``).
         kept: what clients keep for themselves; names of weights replace the model's.
@@ -51,9 +52,16 @@ def personal(
     found = {}
     for peer, task in tasks.items():
         mine = (kept or {}).get(peer, {})
-        work = replace(strategy.work(state, peer), kept=mine)
+        work = replace(_next_work(strategy, state, peer), kept=mine)
         found[peer] = _figures(task, work, peer, tuning)
     return found
+
+
+def _next_work(strategy: Strategy[Any], state: Any, peer: PeerId) -> Work:
+    """Return the next work of ``peer``, with the whole model as its ``params``."""
+    work = strategy.work(state, peer)
+    whole = getattr(strategy, "model", None)
+    return work if whole is None else replace(work, params=whole(state, peer))
 
 
 def _figures(task: Task, work: Work, peer: PeerId, tuning: Tuning | None) -> Figures:

@@ -226,6 +226,8 @@ class _Sitting:
             return {}
         shards = {p: setup.tasks[p] for p in some(setup.tasks, config.run.personal)}
         tasks = own_tests(setup.dataset, shards, config.run.seed)
+        if not tasks:
+            return {}
         told = (config.strategy, desk.state, tasks, desk.kept)
         found = {"as-sent": personal(*told)}
         if config.run.finetune:
@@ -239,7 +241,10 @@ class _Sitting:
         if not due or not self.watcher.evaluated:
             return {}
         whole, model = self.setup.dataset.whole(), load(self._model, state.params)
-        return {k: v for k, v in whole.evaluate(model).items() if k != "examples"}
+        cut = getattr(state, "cut", 0)  # numbers held at a limit, by its strategy
+        told = {"cut": float(cut)} if cut else {}
+        figures = {**whole.evaluate(model), **told}
+        return {k: v for k, v in figures.items() if k != "examples"}
 
     def _watch(self, fold: Fold[AnyState]) -> None:
         for refusal in fold.refused:

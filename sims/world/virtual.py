@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, nextafter
 
+from fedcore.bases import down_bytes
 from fedcore.coordinator import Arrivals, Sent
 from fedcore.errors import ConfigError, QuorumError
 from fedcore.params import size_bytes
@@ -84,7 +85,8 @@ class VirtualLink:
         availability: hours of every peer.
         seed: of all draws made here.
         ahead: most answers computed together, >= 1; bounds memory.
-        down_bytes: bytes of tensors sent to peers, since this link was made.
+        down_bytes: bytes of tensors sent to peers, since this link was made; without
+            base models, which are there before the first round (``fedcore.bases``).
         up_bytes: bytes of tensors received from peers, since this link was made.
     """
 
@@ -136,19 +138,18 @@ class VirtualLink:
         if self._idle[place : place + 1] != [peer]:
             raise ConfigError(f"{peer!r} is not idle: unknown, offline or at work")
         del self._idle[place]
-        down_bytes = size_bytes(work.params) + size_bytes(work.aux)
+        size = down_bytes(work)
         site = self._sites[bisect_left(self._peers, peer)]
-        flight = self._plan(site, work, down_bytes)
-        self._flights[peer] = flight
+        flight = self._flights[peer] = self._plan(site, work, size)
         heapq.heappush(self._ends, (flight.end_s, peer))
-        return down_bytes
+        return size
 
-    def _plan(self, site: Site, work: Work, down_bytes: int) -> Flight:
+    def _plan(self, site: Site, work: Work, size: int) -> Flight:
         """Foresee what becomes of ``work``, sent now, without computing it."""
         now_s = self.clock_s
         pipe = self.network.pipe(site, now_s)
         steps = work.steps or steps_of(self.tasks[site.peer], work)
-        busy_s = pipe.down_s(down_bytes) + steps * self._speeds.step_s(site, now_s)
+        busy_s = pipe.down_s(size) + steps * self._speeds.step_s(site, now_s)
         off_s = self._presence.off_s(site.index)
         ready_s = now_s + busy_s
         end_s = max(ready_s + pipe.up_s(0), nextafter(now_s, inf))
@@ -191,8 +192,7 @@ class VirtualLink:
 
     def _pass(self, until_s: float) -> Arrivals:
         """Let the deadline pass with no answer."""
-        self._repeats += 1
-        self._passed_s = until_s
+        self._passed_s, self._repeats = until_s, self._repeats + 1
         self._advance(max(until_s, self.clock_s))
         return Arrivals()
 

@@ -56,6 +56,7 @@ def test_a_code_block_of_the_docs_is_python(page: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("page", "text"), [(p, t) for p, t in EVERY_BLOCK if "def task(" in t]
 )
+@pytest.mark.slow
 def test_a_task_of_the_docs_is_a_task(page: str, text: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(text)

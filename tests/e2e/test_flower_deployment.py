@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-from fedcore.params import digest
+from fedcore.params import digest, size_bytes
 from fedcore.rounds import run_rounds
 from fedcore.strategy import peer_name
 from sims.app import setup_of
@@ -14,6 +14,7 @@ from sims.flower.loader import flat
 from tests.e2e.flower_stage import ROOT, Stage, free_port, make_keys, make_node_key
 
 APP = ROOT / "tests" / "every_strategy"
+SEED_APP = ROOT / "tests" / "seed_app"
 pytestmark = pytest.mark.slow
 
 
@@ -52,7 +53,10 @@ def test_flwr_run_of_the_repository(tmp_path):
 
 
 def deploy(stage, nodes):
-    """Start a SuperLink and ``nodes`` SuperNodes with TLS and registered keys."""
+    """Start a SuperLink and ``nodes`` SuperNodes with TLS and registered keys.
+
+    Node i keeps base models in the folder ``bases<i>`` of the stage.
+    """
     folder, port = stage.folder, free_port()
     make_keys(folder)
     ca = folder / "ca.crt"
@@ -74,7 +78,10 @@ def deploy(stage, nodes):
             *("flower-supernode", "--superlink", f"127.0.0.1:{port}"),
             *("--root-certificates", ca, *tls),
             *("--host", "127.0.0.1", "--port", free_port()),
-            *("--node-config", f"partition-id={i} num-partitions={nodes}"),
+            *(
+                "--node-config",
+                f"partition-id={i} num-partitions={nodes} bases='{folder}/bases{i}'",
+            ),
             *("--auth-supernode-private-key", key),
         )
 
@@ -116,3 +123,25 @@ def test_every_form_of_message_has_the_same_bits_in_a_deployment(tmp_path, monke
         )
         for name, rounds in rules.ROUNDS.items()
     }
+
+
+@pytest.mark.timeout(400)
+def test_a_deployed_model_goes_to_each_node_once_and_then_only_numbers(
+    tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(SEED_APP)
+    rules = importlib.import_module("app_seed.rules")
+    tasks = {peer_name(i): rules.Map(i) for i in range(rules.NODES)}
+    out = tmp_path / "out.json"
+    with Stage(tmp_path) as stage:
+        deploy(stage, rules.NODES)
+        stage.call(*("flwr", "run", SEED_APP, "loop", "--run-config", f"out='{out}'"))
+        assert stage.finished(300) == "completed", stage.logs()
+        done = json.loads(out.read_text())
+    state = run_rounds(rules.RULES, rules.TRAINER, tasks, rules.START, rules.ROUNDS)
+    assert done["sha256"] == digest(state.params) != digest(rules.START)
+    assert (done["whole"], done["named"]) == ([1, 1], [rules.ROUNDS] * 2)
+    names = [p.name for i in range(2) for p in (tmp_path / f"bases{i}").iterdir()]
+    assert names == [f"{state.base_id}.safetensors"] * 2
+    model = size_bytes(rules.START)
+    assert all(model < sent < 1.1 * model for sent in done["size_bytes"])

@@ -26,6 +26,15 @@ PACER = Synchronous(cohort=PEERS, quorum=PEERS)
 every_strategy = pytest.mark.parametrize("name", STRATEGIES)
 
 
+# A mesh takes longest, and what it adds is the wire: one of each form of answer and of
+# memory is enough for the quick tests.
+QUICK = ("fedavg", "fedspine", "kafal", "krum", "m-sgc", "one-byte", "scaffold")
+MESHED = [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+    for name in STRATEGIES
+]
+
+
 def tasks_of(name):
     return {peer_name(i): task_of(name, i) for i in range(PEERS)}
 
@@ -88,7 +97,7 @@ def test_flower_in_one_process(name):
         assert through_flower(name, grid) == in_the_loop(name)
 
 
-@every_strategy
+@pytest.mark.parametrize("name", MESHED)
 def test_mesh_in_memory(name):
     network, rules = MemoryNetwork(delay_s=0.2), rules_of(name, steps=3)
     nodes = [

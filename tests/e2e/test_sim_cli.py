@@ -194,6 +194,7 @@ def test_target_ends_a_run_early(sim: Run) -> None:
     assert "have the same bits" in sim("verify", "fedavg", "-q")
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_once(sim: Run) -> None:
     grid = ["--grid", "strategy.name=fedavg,median", "--set", "run.rounds=2"]
     Path("s.toml").write_text("[sweep]\ntrainer.lr = [0.05, 0.1]\n")

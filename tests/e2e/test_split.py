@@ -4,8 +4,10 @@ import os
 import re
 import runpy
 import signal
+import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,3 +161,30 @@ def test_two_terminals(tmp_path, capsys):
         assert out.stat().st_size > 1000
         assert main(["split", "train", *words, "--set=trainer.lr=0.3"]) == 1
         assert "terms: trainer.lr is 0.3 with the client" in capsys.readouterr().err
+
+
+PARENT = """
+import sys, time
+from clients.split.far import Far
+from clients.split.slow import Net
+far = Far(["--set=trainer.lr=0.2"], Net())
+print(far.port, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_a_server_of_ours_ends_when_we_are_killed():
+    line = [sys.executable, "-c", PARENT]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as parent:
+        port = int(parent.stdout.readline())
+        socket.create_connection(("127.0.0.1", port)).close()
+        parent.kill()
+    until_s = time.monotonic() + 60.0
+    while time.monotonic() < until_s:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            return
+        time.sleep(0.05)
+    pytest.fail("it is still there")

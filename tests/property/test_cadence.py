@@ -48,7 +48,7 @@ def forms(drive):
 
 
 @given(PACERS, EVENTS)
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 def test_every_answer_is_folded_once_and_within_the_bound(pacer, events):
     """By deadlines alone: after the last event nobody answers ever again."""
     drive = Watched(pacer, set(PEERS))
@@ -74,7 +74,7 @@ def test_what_peers_claim_changes_nothing_and_the_pace_can_be_stored(pacer, even
 
 
 @given(st.lists(st.floats(1.0, 1.4), min_size=6, max_size=6), st.integers(3, 12))
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 def test_peers_of_like_speed_all_keep_every_beat(speeds, most):
     """Steady speeds within the patience: whole rounds, nobody late, none shorter."""
     drive = Drive(Cadence(1, most), set(PEERS))

@@ -99,7 +99,7 @@ def within(waited_s, bound_s):
 
 
 @given(PACERS, EVENTS)
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 def test_every_answer_is_folded_once_and_within_the_bound(pacer, events):
     """By deadlines alone: after the last event nobody answers ever again."""
     drive = Watched(pacer, set(PEERS))

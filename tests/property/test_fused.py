@@ -63,7 +63,7 @@ def noise(stack, rows, batch_size, seed):
     return Dataset("noise", (x, y), (x, y), model, batch_size=batch_size)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(
     stack=stacks() | image_stacks(),
     rows=st.integers(1, 40),
@@ -84,7 +84,7 @@ def test_fused_is_autograd(stack, rows, batch_size, seed, decay, momentum):
         torch.testing.assert_close(got.payload[name], t, atol=1e-5, rtol=1e-4)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(
     stack=stacks(),
     sizes=st.lists(st.integers(1, 30), min_size=2, max_size=7),

@@ -33,7 +33,7 @@ def updates_of(numbers, weights):
 MANY = updates_of(NEAR, WEIGHTS) | updates_of(FAR, st.just(1))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(st.floats(-1000, 1000, width=32), st.integers(1, 100_000))
 def test_what_is_encoded_comes_back_within_half_a_unit(x, weight):
     got = Fraction(encode(torch.tensor(x), weight).item(), ONE)
@@ -51,7 +51,7 @@ def as_tree(updates, rng):
     return parts[0]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(MANY, st.randoms(use_true_random=False))
 def test_every_order_and_every_tree_has_the_same_bits(updates, rng):
     want = digest(mean_of(updates))
@@ -60,7 +60,7 @@ def test_every_order_and_every_tree_has_the_same_bits(updates, rng):
     assert digest(as_tree(shuffled, rng).mean()) == want
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(MANY)
 def test_the_mean_is_the_mean_of_exact_fractions(updates):
     total = sum(u.examples for u in updates)
@@ -71,7 +71,7 @@ def test_the_mean_is_the_mean_of_exact_fractions(updates):
         assert abs(Fraction(mean) - exact / total) <= bound
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(updates_of(NEAR, WEIGHTS), st.integers(0, 8))
 def test_a_sum_strategy_sees_only_the_sum(updates, cut):
     strategy = FedAvg(server_lr=0.7)

@@ -25,6 +25,7 @@ START = {
 SUMS = [name for name, make in STRATEGIES.items() if make.needs == "sum"]
 ORDERLESS = [*SUMS, "median", "trimmed-mean"]  # before any sorting, too
 QUICK = settings(deadline=None, max_examples=15)
+SOME = settings(deadline=None, max_examples=6)  # times as many as there are strategies
 FEW = settings(deadline=None, max_examples=4)  # laws of form: values matter little
 
 numbers = st.floats(-10, 10, width=32)
@@ -60,7 +61,7 @@ def two_rounds(rules, drafts):
 
 @pytest.mark.parametrize("name", SUMS)
 @given(drafts=drafts)
-@QUICK
+@SOME
 def test_a_sum_may_replace_the_updates_exactly(name, drafts):
     """What secure aggregation, trees of aggregators and all-reduce all rely on."""
     rules = rules_of(name)
@@ -73,7 +74,7 @@ def test_a_sum_may_replace_the_updates_exactly(name, drafts):
 
 @pytest.mark.parametrize("name", STRATEGIES)
 @given(drafts=drafts, order=st.randoms(use_true_random=False))
-@QUICK
+@SOME
 def test_the_order_of_arrival_does_not_matter(name, drafts, order):
     rules = rules_of(name)
     state = rules.init(START)
@@ -120,13 +121,13 @@ def test_the_state_survives_being_stored(name, drafts):
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_work_echoes_the_version_and_expects_finite_tensors(name):
+def test_work_echoes_the_version_and_expects_floats_or_bytes(name):
     rules = rules_of(name, steps=3)
     work = rules.work(rules.init(START), "p0")
     assert (work.version, work.steps) == (0, 3)
     expected = rules.expects(work)
     assert expected
-    assert all(t.dtype == torch.float32 for t in expected.values())
+    assert {t.dtype for t in expected.values()} <= {torch.float32, torch.uint8}
 
 
 # Under attack: f of the updates hold anything a 32-bit float can.

@@ -85,7 +85,7 @@ def run(link, pacer, rounds, journal):
     return Coordinator(rules, link, journal).run(START, rounds)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(models=st.fixed_dictionaries(MODELS), pacer=PACERS)
 def test_every_work_is_answered_or_lost_once_and_the_clock_never_goes_back(
     models, pacer
@@ -112,7 +112,7 @@ def test_every_work_is_answered_or_lost_once_and_the_clock_never_goes_back(
         link.receive(inf)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(models=st.fixed_dictionaries(MODELS), pacer=PACERS, cut=st.floats(0, 1))
 def test_resuming_at_any_event_gives_the_bits_of_the_unbroken_run(models, pacer, cut):
     whole = Noting()

@@ -51,10 +51,16 @@ def tree_of(path: Path) -> ast.Module:
 
 
 @cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    """Return all nodes of ``path``; looking for them anew in every test takes long."""
+    return tuple(ast.walk(tree_of(path)))
+
+
+@cache
 def modules(path: Path) -> frozenset[str]:
     """Return the full names of the modules that ``path`` imports anywhere."""
     names = set()
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -68,7 +74,7 @@ def roots(path: Path) -> set[str]:
 
 def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
     for path in FILES:
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 yield f"{short(path)}:{node.lineno} {node.name}", node
 
@@ -142,7 +148,7 @@ def test_libraries_read_no_environment_variables():
         f"{short(path)}:{node.lineno}"
         for path in FILES
         if not short(path).startswith("sims/")
-        for node in ast.walk(tree_of(path))
+        for node in nodes_of(path)
         if isinstance(node, ast.Attribute | ast.Name) and ast.unparse(node) in readers
     ]
     assert found == []

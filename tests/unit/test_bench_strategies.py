@@ -8,11 +8,13 @@ from sims.bench.scenes import ENTRIES, RIVALS, SCENES, Entry, Scene
 from sims.bench.strategies import (
     BASE,
     Seen,
+    ending,
     error,
     figure,
     middle_curve,
     row_of,
     settings_of,
+    strategy_of,
     trial_of,
 )
 from sims.bench.watch import Point, Trial, at_best, curve, curves, seeded
@@ -23,7 +25,8 @@ TINY = ("task.name=digits", "run.clients=4", "run.rounds=5", "trainer.lr=0.3")
 
 
 def test_every_strategy_has_a_scene():
-    assert {BASE, *ENTRIES} == set(STRATEGIES)
+    assert {BASE, *map(strategy_of, ENTRIES)} == set(STRATEGIES)
+    assert {strategy_of(name) for name in ENTRIES} <= set(ENTRIES)  # has a figure
     assert {entry.scene for entry in ENTRIES.values()} == set(SCENES)
     assert {entry.rival for entry in ENTRIES.values()} == set(RIVALS)
 
@@ -44,8 +47,7 @@ def test_who_tunes_a_gain_meets_a_rival_that_does_too(name):
 def test_every_setting_of_a_scene_is_one_that_the_run_takes(name):
     entry = ENTRIES[name]
     scene, rival = SCENES[entry.scene], RIVALS[entry.rival]
-    meets = entry.rival.partition(",")[0]
-    for who, how in ((name, entry), (meets, rival)):
+    for who, how in ((name, entry), (entry.rival, rival)):
         for more in settings_of(scene, how):
             configured(from_flags(trial_of(scene, who, how, more).flags))
 
@@ -105,10 +107,18 @@ def test_the_grid_is_every_rate_with_every_setting():
     assert settings_of(SCENE, Entry("x")) == [("trainer.lr=0.1",), ("trainer.lr=0.2",)]
 
 
-def test_an_error_is_that_of_the_last_point_and_1_without_any():
+def test_an_error_is_that_of_the_last_eighth_and_1_without_any():
     assert error(SCENE, made(0.5, 0.75)) == 0.25
     assert error(SCENE, ()) == 1.0
     assert error(Scene("own", (), own=True), made(0.5)) == 0.75
+    assert error(SCENE, made(*[0.0] * 6, 0.25, 0.75)) == 0.5  # rounds 7 and 8
+
+
+def test_the_last_eighth_goes_by_the_clock_where_a_horizon_ends_the_run():
+    points = (Point(1, 80.0, 0.1), Point(9, 87.0, 0.2), Point(10, 100.0, 0.3))
+    assert [p.round for p in ending(SCENE, points)] == [9, 10]
+    timed = Scene("timed", (), horizon_s=100.0)
+    assert [p.round for p in ending(timed, points)] == [10]
 
 
 def test_curves_meet_at_their_median():

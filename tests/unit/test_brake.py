@@ -7,6 +7,7 @@ import pytest
 from fedcore.config import from_flags
 from fedcore.disk import RealDisk
 from fedcore.journal import FileJournal
+from sims.runs.brake import Braked
 from sims.runs.config import configured
 from sims.runs.run import Setup, Watcher, prepare, simulate
 
@@ -52,3 +53,22 @@ def test_killed_while_clients_are_measured_it_ends_in_the_same_round(
     monkeypatch.undo()
     again = simulate(setup(), Watcher(), journal(tmp_path))
     assert told(again) == told(undisturbed())
+
+
+def test_killed_after_the_last_event_was_written_it_ends_on_replay(
+    tmp_path, monkeypatch
+):
+    """The journal holds the round that reached the target, and nobody heard of it."""
+    last, folded = undisturbed().rounds, Braked.folded
+
+    def die(self, desk):
+        if desk.state.version == last:
+            raise KilledError
+        folded(self, desk)
+
+    events = FileJournal(RealDisk(tmp_path), "run")
+    monkeypatch.setattr(Braked, "folded", die)
+    with pytest.raises(KilledError):
+        simulate(setup(), Watcher(), events)
+    monkeypatch.undo()
+    assert told(simulate(setup(), Watcher(), events)) == told(undisturbed())

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedcore.config import (
+    blamed,
     build,
     choice,
     describe,
@@ -253,3 +254,17 @@ def test_nearest_says_what_there_is():
 def test_config_does_not_import_torch():
     code = "import sys, fedcore.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ([], "(default box.a, default box.b, default box.c, ...)"),
+        (["box.width=-1"], "(--set box.width=-1)"),
+    ],
+)
+def test_who_set_what_does_not_go_together_is_named_and_not_every_default(given, told):
+    made_up = {f"box.{name}": -1 for name in "abcd"}
+    settings = {**from_flat(made_up, "default"), **from_flags(given)}
+    inner = {key.partition(".")[2]: setting for key, setting in settings.items()}
+    assert blamed(inner) == f" {told}"

@@ -9,7 +9,9 @@ import torch
 from clients.tasks import load_task
 from clients.trainers.lowrank import Adapter
 from clients.trainers.sgd import SGD
+from fedcore.desk import Arrivals, Idle, Rules
 from fedcore.errors import ConfigError, ProtocolError
+from fedcore.pacing import Synchronous
 from fedcore.params import digest
 from fedcore.rounds import run_rounds
 from fedcore.strategy import Update, Work
@@ -231,3 +233,20 @@ def test_learns_digits():
     state = run_rounds(rules, SGD(lr=0.3), tasks, dataset.start(0), rounds=8)
     model = load(dataset.new_model(), state.params)
     assert dataset.whole().evaluate(model)["accuracy"] > 0.8
+
+
+def test_factors_whose_product_is_too_large_are_refused_by_name():
+    rules = FedSpine()
+    desk = Rules(rules, Synchronous(cohort=2)).begin({"w": torch.zeros(4, 4)})
+    idle = Idle(("a", "b"), 0.0)
+    desk, out = Rules(rules, Synchronous(cohort=2)).step_out(desk, idle)
+    answers = [
+        Update(peer, 0, {k: torch.full_like(t, size) for k, t in form.items()}, 1)
+        for (peer, work), size in zip(out, (0.1, 100.0), strict=True)
+        for form in [rules.expects(work)]
+    ]
+    heard = Rules(rules, Synchronous(cohort=2)).judge(desk, Arrivals(answers), 1.0)
+    assert [u.peer for u in heard.updates] == ["a"]
+    (refusal,) = heard.refused
+    assert (refusal.peer, refusal.kind, refusal.ends_work) == ("b", "unfit", True)
+    assert refusal.reason == "the factors of w make 2e+04, above 1000"

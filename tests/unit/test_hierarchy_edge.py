@@ -13,7 +13,7 @@ from fedcore.flower.edge import edge_app, relay_app
 from fedcore.gate import Gate
 from fedcore.hierarchy.aggregate import InTurn
 from fedcore.hierarchy.edge import Branch, Edge, LinkEdge
-from fedcore.hierarchy.plan import placed
+from fedcore.hierarchy.edge import branches as branches_of
 from fedcore.pacing import Synchronous
 from fedcore.params import digest
 from fedcore.rounds import run_rounds
@@ -34,15 +34,9 @@ START = params_of(Normed(seed=0).model()) | {
 
 
 def branches(count):
-    """Return the edges' tasks: peers are placed by how much they have to do."""
-    loads = {peer: task.examples / 1000 for peer, task in TASKS.items()}
-    edges = {f"edge-{i}": sum(loads.values()) / count for i in range(count)}
-    places = placed(loads, edges)
-    return {
-        edge: Branch({p: TASKS[p] for p in TASKS if places[p] == edge})
-        for edge in edges
-        if edge in places.values()
-    }
+    """Return the edges' tasks, about as many examples each."""
+    fair = sum(task.examples for task in TASKS.values()) / count
+    return branches_of(TASKS, {f"edge-{i}": fair for i in range(count)})
 
 
 def flat(strategy, rounds=3):
@@ -202,3 +196,20 @@ def test_an_answer_that_comes_too_late_is_not_taken_for_a_later_one(caplog):
         assert digest(update.payload) == digest(wanted.payload)
         state = strategy.apply(state, [update])
     assert f"refused {peer_name(0)}: {peer_name(0)} was not asked" in caplog.text
+
+
+def test_peers_go_where_there_is_room_and_no_edge_stands_for_nobody():
+    found = branches_of(TASKS, {"small": 50.0, "large": 1000.0})
+    assert {edge: sorted(b.tasks) for edge, b in found.items()} == {
+        "large": [peer_name(i) for i in (0, 1, 2, 3)],
+        "small": [peer_name(4)],
+    }
+    assert branches_of(TASKS, {"a": 1000.0, "b": 1000.0}).keys() == {"a"}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"quorum": 0}, {"gather_s": 0.0}, {"patience_s": float("nan")}]
+)
+def test_an_edge_with_impossible_numbers_is_refused(wrong):
+    with pytest.raises(ConfigError, match="quorum >= 1"):
+        LinkEdge(VirtualLink(TRAINER, TASKS), **wrong)

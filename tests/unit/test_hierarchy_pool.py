@@ -1,5 +1,6 @@
 """Aggregator processes: real ones, killed for real."""
 
+import errno
 import gc
 import os
 import random
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedcore.errors import ConfigError, PeerLostError, ProtocolError
+from fedcore.errors import ConfigError, PeerLostError, ProtocolError, StorageError
 from fedcore.hierarchy.arena import FLOAT32, FLOAT64, Arena, Frame
 from fedcore.hierarchy.hand import TRIES
 from fedcore.hierarchy.pool import Pool
@@ -349,3 +350,52 @@ def test_memory_is_that_of_a_few_models_whatever_the_number_of_updates():
     assert examples == 300 * 301 // 2
     assert gateway_bytes < 150e6
     assert leaf_bytes < 150e6
+
+
+def files():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@linux
+def test_a_pool_that_cannot_be_started_leaves_nothing_behind(monkeypatch):
+    begun, open_files, start = [], files(), subprocess.Popen
+
+    def third_fails(*words, **settings):
+        if len(begun) == 2:
+            raise OSError(errno.EAGAIN, "no more processes")
+        begun.append(start(*words, **settings))
+        return begun[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", third_fails)
+    with pytest.raises(PeerLostError, match=r"aggregator 2 cannot.*lower hierarchy"):
+        Pool(3)
+    assert not any(alive(process.pid) for process in begun)
+    assert files() == open_files
+
+
+@linux
+def test_a_pool_that_can_replace_nobody_closes_and_the_sum_is_taken_here(monkeypatch):
+    def fails(*words, **settings):
+        raise OSError(errno.EAGAIN, "no more processes")
+
+    us = list(updates(6))
+    with Pool(2) as pool:
+        monkeypatch.setattr(subprocess, "Popen", fails)
+        for pid in pool.pids:
+            os.kill(pid, signal.SIGKILL)
+        assert bits(pool.summed(us)) == bits(summed(us))
+        with pytest.raises(ConfigError, match="closed"):
+            pool.summed(us)
+
+
+@linux
+def test_memory_that_is_not_to_be_had_is_named(monkeypatch):
+    open_files = files()
+
+    def full(*_):
+        raise OSError(errno.ENOMEM, "out of memory")
+
+    monkeypatch.setattr("fedcore.hierarchy.arena.os.ftruncate", full)
+    with pytest.raises(StorageError, match=r"shared memory .* lower hierarchy.leaves"):
+        Arena.new(Frame(10, 40, 2, 1))
+    assert files() == open_files

@@ -37,10 +37,10 @@ def trained(rules, task=CLASSED, params=None, kept=None):
     return TRAINER(task, replace(work, kept=kept or {}), "a")
 
 
-def asked(rules, task, kept, params=None):
-    """Return the answer to a first round of choosing."""
+def asked(rules, task, kept, params=None, number=0):
+    """Return the answer to a round of choosing; ``number`` were before it."""
     first = params or start()
-    state = replace(rules.init(first), version=rules.cycle)
+    state = replace(rules.init(first), version=rules.cycle + number * (rules.cycle + 1))
     return TRAINER(task, replace(rules.work(state, "a"), kept=kept), "a")
 
 
@@ -85,9 +85,9 @@ def test_choosing_adds_labels_and_tells_how_many():
     after = set(update.keep["labelled"].tolist())
     assert set(kept["labelled"].tolist()) < after
     assert len(after) == 16
-    again = asked(RULES, CLASSED, update.keep)
+    again = asked(RULES, CLASSED, update.keep, number=1)
     assert again.payload["picked"].tolist() == [8.0]
-    done = asked(RULES, CLASSED, again.keep)
+    done = asked(RULES, CLASSED, again.keep, number=2)
     assert done.payload["picked"].tolist() == [0.0]
     assert done.keep["labelled"].tolist() == list(range(24))
 
@@ -311,3 +311,14 @@ def test_labels_bought_pay():
     for settings in ({}, {"query": "entropy", "loss": "plain"}, {"query": "random"}):
         none, some = (accuracy(cycle, **settings) for cycle in (100, 3))
         assert some > none + 0.05
+
+
+def test_a_question_that_comes_again_buys_no_second_lot_of_labels():
+    """As on a real peer whose answer was lost: it remembers, the server does not."""
+    first = asked(RULES, CLASSED, {})
+    again = asked(RULES, CLASSED, first.keep)
+    assert first.metrics["picked"] == 8
+    assert again.metrics == first.metrics
+    assert digest(again.keep) == digest(first.keep)
+    next_one = asked(RULES, CLASSED, first.keep, number=1)
+    assert next_one.metrics["labelled"] == first.metrics["labelled"] + 8

@@ -9,8 +9,12 @@ from fedcore.errors import ConfigError
 from fedcore.params import norm, sub
 from fedcore.seeds import words
 from fedcore.strategy import Update, Work
+from fedcore.task import params_of
 from privacy.local import LocalGaussian, normals, round_epsilon
 from sims.line import Line
+from strategies.coding.gradient_coding import GradientCoding
+from strategies.coding.sequential import MSGC, SRSGC
+from tests.cases import Copied
 
 WORK = Work(3, {"weight": torch.zeros(1, 4)}, steps=5)
 
@@ -150,3 +154,12 @@ def test_answers_that_are_not_real_numbers_are_refused():
     trainer = gives([1, 2])
     with pytest.raises(ConfigError, match="real numbers"):
         ask(LocalGaussian(trainer, 1.0, 1.0))
+
+
+@pytest.mark.parametrize("rules", [GradientCoding(), SRSGC(), MSGC()])
+def test_work_on_copies_of_others_examples_is_refused(rules):
+    """Wherever the wrapper is: on a real peer nobody has seen both configurations."""
+    task = Copied(0)
+    work = rules.work(rules.init(params_of(task.model())), "a")
+    with pytest.raises(ConfigError, match=r"a is to compute on copies .* trusted"):
+        LocalGaussian(SGD(), bound=1.0, noise_multiplier=1.0)(task, work, "a")

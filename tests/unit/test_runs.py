@@ -11,6 +11,7 @@ from fedcore.errors import ConfigError, StorageError
 from fedcore.metrics import Row, line_of
 from fedcore.pacing import Buffered, Synchronous
 from sims.cli.sweep import cells_of, over_seeds
+from sims.report.write import carried
 from sims.runs.config import RunConfig, configured
 from sims.runs.finding import (
     all_runs,
@@ -187,6 +188,8 @@ def test_a_summary_adds_up(tmp_path: Path) -> None:
     value = summary(folder)
     assert (value["rounds"], value["down_bytes"], value["up_bytes"]) == (2, 200, 100)
     assert (value["loss"], value["accuracy"], value["wall_s"]) == (1.0, None, 1.5)
+    assert carried(value, "down") == "200 B, 50 B a client and round"
+    assert carried(value, "up") == "100 B, 25 B a client and round"
 
 
 def config(*flags: str) -> RunConfig:

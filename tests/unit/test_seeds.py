@@ -11,7 +11,7 @@ def test_names_and_types_tell_seeds_apart():
 
 
 @given(st.integers(1, 200), st.data())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_choose_gives_distinct_indices_in_range(size, data):
     count = data.draw(st.integers(0, size))
     drawn = choose(size, count, "t", size)

@@ -1,5 +1,6 @@
 """What each side refuses, and that a refusal leaves the weights as they were."""
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -9,7 +10,15 @@ from torch import nn
 from clients.split.client import SplitClient
 from clients.split.cut import Cut, blocks_of, parts_of
 from clients.split.front import ClientSession
-from clients.split.messages import Message, decode, encode
+from clients.split.messages import (
+    LIMITS,
+    MOST_ROWS,
+    Message,
+    checked,
+    decode,
+    encode,
+    rows_of,
+)
 from clients.split.server import SplitServer
 from clients.split.terms import Split
 from clients.trainers.sgd import SGD
@@ -183,9 +192,12 @@ def test_a_client_whose_session_is_over_does_not_end_another():
     assert other.done == 1
 
 
-def test_a_message_above_the_limit_is_not_sent():
-    with pytest.raises(ProtocolError, match=r"forward has 671.* make batches smaller"):
-        encode(Message("forward", 0, {"activations": torch.zeros(1 << 24)}))
+def test_a_message_above_the_limit_is_not_sent(monkeypatch):
+    small = replace(LIMITS, message_bytes=1 << 12)
+    monkeypatch.setattr("clients.split.messages.LIMITS", small)
+    assert encode(Message("forward", 0, {"activations": torch.zeros(900)}))
+    with pytest.raises(ProtocolError, match=r"forward has 41\d\d.* batches smaller"):
+        encode(Message("forward", 0, {"activations": torch.zeros(1 << 10)}))
 
 
 def test_backs_apart_are_counted():
@@ -223,3 +235,23 @@ def test_parts_keep_the_names_of_the_model():
     assert [*front.state_dict()] == ["1.weight", "1.bias"]
     assert "2.running_mean" in back.state_dict()
     assert [*head.state_dict()] == ["7.weight", "7.bias"]
+
+
+def test_backs_on_the_disk_count_too(tmp_path):
+    task, start, cut = task_of("mlp"), start_of("mlp"), Cut(1)
+
+    def server():
+        return SplitServer(
+            task, cut, start, TRAINER, apart=True, most=1, folder=tmp_path
+        )
+
+    SplitClient(task, cut, TRAINER, peer="a").train(server().dial, 1, start)
+    with pytest.raises(ProtocolError, match="1 clients already"):
+        SplitClient(task, cut, TRAINER, peer="b").train(server().dial, 1, start)
+    SplitClient(task, cut, TRAINER, peer="a").train(server().dial, 1, start, 1)
+
+
+def test_a_batch_of_too_many_rows_is_refused():
+    short = Message("forward", 0, {"activations": torch.zeros(MOST_ROWS + 1, 1)})
+    with pytest.raises(ProtocolError, match="4097 rows, above 4096: make batches"):
+        checked(short, "activations", rows_of(torch.zeros(1, 1)), None)

@@ -4,6 +4,7 @@ import ssl
 import struct
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -181,3 +182,28 @@ def test_a_slow_link_keeps_the_order_and_takes_its_time(echo):
     channel.close()
     with pytest.raises(ConfigError, match="bytes_per_s > 0"):
         Net(bytes_per_s=0.0)
+
+
+def test_who_sends_byte_by_byte_does_not_keep_a_place():
+    """Each byte comes in time, all of them do not."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        theirs = socket.create_connection(server.getsockname())
+        ours, _ = server.accept()
+    done = threading.Event()
+
+    def trickle():
+        while not done.wait(0.02):
+            with suppress(OSError):
+                theirs.send(b"\0")
+
+    thread = threading.Thread(target=trickle)
+    theirs.send(struct.pack("<I", 1000))
+    thread.start()
+    try:
+        with pytest.raises(PeerLostError, match="of 1000 bytes"):
+            SocketChannel(ours, timeout_s=0.2).receive()
+    finally:
+        done.set()
+        thread.join()
+        ours.close()
+        theirs.close()

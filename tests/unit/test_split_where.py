@@ -1,5 +1,7 @@
 """Hand-computed points, and the machinery that measures them."""
 
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -146,3 +148,25 @@ def test_nobody_can_play_a_faster_device():
     for make in (lambda: Place(client=0.5), lambda: Runner(conv(), 1, 0.9)):
         with pytest.raises(ConfigError, match="slowdown must be >= 1"):
             make()
+
+
+def test_a_stage_runs_one_batch_at_a_time():
+    """So that many visits at once need no more memory than one."""
+    inside, most, stop = [], [], threading.Event()
+
+    class Counting(nn.Module):
+        def forward(self, x):
+            inside.append(1)
+            most.append(len(inside))
+            stop.wait(0.02)
+            inside.pop()
+            return x
+
+    stage = Stage(nn.Sequential(Counting()), torch.zeros(1, 3))
+    ask = encode(Message("infer", 0, {"activations": torch.zeros(1, 3)}, {"at": 0}))
+    threads = [threading.Thread(target=stage.take, args=(ask,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 5  # the first is the stage's own

@@ -16,7 +16,11 @@ SETTINGS = {
     "fedadagrad": {"server_lr": 1.0},
     "fedadam": {"server_lr": 0.3},
     "fedavgm": {"server_lr": 0.3, "beta": 0.7},
+    "fedkseed": {"lr": 0.05, "size": 16},
+    "fedkseed-pro": {"lr": 0.05, "size": 16},
     "fedyogi": {"server_lr": 0.3},
+    "mezo": {"lr": 0.05},
+    "one-byte": {"lr": 0.05, "size": 16},
     "scaffold": {"local_lr": 0.1},
 }
 ROBUST = ("geometric-median", "krum", "median", "multi-krum", "trimmed-mean")

