@@ -44,7 +44,7 @@ from fedcore.params import Params, add
 from fedcore.strategy import PeerId, Update, Work
 from strategies.limits import local_work, positive
 from strategies.lora_sum import mean_product
-from strategies.merging.grades import Adapted, Grades, bounded, expected, folded
+from strategies.merging.grades import Adapted, Grades, bounded, expected, folded, unfit
 from strategies.merging.pairs import pairs_of
 from strategies.merging.stack import Halves, moved_stack, refactored
 
@@ -102,6 +102,10 @@ class Flora:
 
     def expects(self, work: Work) -> Params:
         return expected(work)
+
+    def unfit(self, update: Update) -> str | None:
+        """Return why ``update`` cannot be merged, though the gate let it pass."""
+        return unfit(update)
 
     def apply(self, state: Adapted, updates: Sequence[Update]) -> Adapted:
         pairs = pairs_of(state.params)

@@ -19,7 +19,7 @@ from fedcore.partial import mean_of
 from fedcore.seeds import seed_of
 from fedcore.strategy import PeerId, Update, Work
 from strategies.limits import counts
-from strategies.lora_sum import DOWN, LARGEST, UP, factored
+from strategies.lora_sum import DOWN, LARGEST, UP, factored, too_large
 from strategies.merging.pairs import (
     Pair,
     cut,
@@ -139,6 +139,16 @@ def bounded(updates: Sequence[Update], pairs: Sequence[Pair]) -> list[Update]:
     times the longest column of A.
     """
     return [u for u in updates if all(_reach(u, p) <= LARGEST for p in pairs)]
+
+
+def unfit(update: Update) -> str | None:
+    """Return why ``update`` is refused: its halves, each in range, make too much."""
+    if reason := too_large(update):
+        return reason
+    for pair in pairs_of(update.payload):
+        if (top := _reach(update, pair)) > LARGEST:
+            return f"{pair.up} and its other half make {top:.4g}, above {LARGEST:g}"
+    return None
 
 
 def folded(

@@ -36,6 +36,7 @@ from strategies.merging.grades import (
     folded,
     halves_of,
     made_pairs,
+    unfit,
 )
 from strategies.merging.pairs import pairs_of
 from strategies.merging.stack import (
@@ -98,6 +99,10 @@ class Lego:
 
     def expects(self, work: Work) -> Params:
         return expected(work)
+
+    def unfit(self, update: Update) -> str | None:
+        """Return why ``update`` cannot be merged, though the gate let it pass."""
+        return unfit(update)
 
     def apply(self, state: Adapted, updates: Sequence[Update]) -> Adapted:
         pairs, params = pairs_of(state.params), state.params

@@ -290,6 +290,8 @@ def test_an_adapter_whose_product_is_huge_is_left_out(rules):
     huge = Update("peer-9", 0, {**payload, DOWN: torch.full((4, 6), 900.0)}, 24)
     with_it, without = rules.apply(state, [*good, huge]), rules.apply(state, good)
     assert digest(with_it.params) == digest(without.params)
+    assert "above 1000" in rules.unfit(huge)
+    assert all(rules.unfit(update) is None for update in good)
     alone = rules.apply(state, [huge])
     assert (digest(alone.params), alone.version) == (digest(state.params), 1)
 
