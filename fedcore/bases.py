@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ SMALL_BYTES = 1 << 16  # a smaller model is sent whole: asking for it costs as m
 HELD = 2  # models a process keeps in memory
 NAME = re.compile(r"[0-9a-f]{64}")
 SUFFIX = ".safetensors"
+DRAFT = ".draft-"
+STALE_S = 86_400.0  # a draft as old as this belongs to a program that died
 
 _log = logging.getLogger(__name__)
 
@@ -114,6 +117,7 @@ class Shelf:
             if path.exists():
                 return
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._sweep()
             self._make_room(size_bytes(params))
             self._write(path, params)
         except OSError as error:
@@ -125,7 +129,7 @@ class Shelf:
             name: t.detach().cpu().clone(memory_format=plain)
             for name, t in params.items()
         }
-        handle, draft = tempfile.mkstemp(dir=self.folder, prefix=".draft-")
+        handle, draft = tempfile.mkstemp(dir=self.folder, prefix=DRAFT)
         os.close(handle)
         try:
             safetensors.torch.save_file(own, draft)
@@ -135,6 +139,13 @@ class Shelf:
             raise OSError(str(error)) from error
         finally:
             Path(draft).unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """Remove what programs that were killed have left half written."""
+        for path in self.folder.glob(f"{DRAFT}*"):
+            with suppress(FileNotFoundError):  # another program was quicker
+                if time.time() - path.stat().st_mtime > STALE_S:
+                    path.unlink()
 
     def _make_room(self, size: int) -> None:
         """Remove the files used longest ago until ``size`` bytes more fit."""

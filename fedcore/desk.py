@@ -190,7 +190,9 @@ class Rules(Generic[State, Pace]):
     def _unfit(self, update: Update) -> Refusal | None:
         judge = getattr(self.strategy, "unfit", None)
         reason = judge(update) if judge else None
-        return reason and Refusal(update.peer, "unfit", reason, ends_work=True)
+        if not reason:
+            return None
+        return Refusal(update.peer, "unfit", reason, ends_work=True)
 
     def step_in(
         self, desk: Desk[State, Pace], event: Heard

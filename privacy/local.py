@@ -70,36 +70,49 @@ class LocalGaussian:
             )
 
     def __call__(self, task: Task, work: Work, peer: PeerId) -> Update:
-        if work.hints.get("trusted"):
-            raise ConfigError(
-                f"{peer} is to compute on copies of others' examples, so local privacy "
-                "would promise what cannot be kept: take the privacy wrapper off in a "
-                "trusted cluster, or choose another strategy"
-            )
+        _check_fit(work, peer)
         update = self.trainer(task, work, peer)
         tree, factor = clipped(update.payload, self.bound)
-        payload = {name: self._blurred(tree, factor, name, update) for name in tree}
+        turn = work.hints.get("turn", 0)  # a second answer needs noise of its own
+        draw = (update.peer, update.version, *(("turn", int(turn)) if turn else ()))
+        payload = {
+            name: self._blurred(t, factor, (*draw, name)) for name, t in tree.items()
+        }
         metrics = {k: v for k, v in update.metrics.items() if k in PUBLIC}
         return replace(update, payload=payload, metrics=metrics)
 
     def _blurred(
-        self, tree: Params, factor: float, name: str, update: Update
+        self, value: Tensor, factor: float, draw: tuple[str | int, ...]
     ) -> Tensor:
-        value = tree[name]
         sharp = value.double() * factor
         if not self.noise_multiplier:
             return sharp.to(value.dtype)
-        noise = self._noise(value.numel(), name, update).view(value.shape)
+        noise = self._noise(value.numel(), draw).view(value.shape)
         return (sharp + noise * (self.noise_multiplier * self.bound)).to(value.dtype)
 
-    def _noise(self, count: int, name: str, update: Update) -> Tensor:
+    def _noise(self, count: int, draw: tuple[str | int, ...]) -> Tensor:
         even = count + count % 2
         if self.seed is None:
             raw = np.frombuffer(secrets.token_bytes(8 * even), dtype="<u8")
         else:
-            path = (self.seed, update.peer, update.version, name)
-            raw = words(even, "local-dp", *path)
+            raw = words(even, "local-dp", self.seed, *draw)
         return torch.from_numpy(normals(raw)[:count])
+
+
+def _check_fit(work: Work, peer: PeerId) -> None:
+    """Refuse work that noise cannot cover, or would spoil."""
+    if work.hints.get("trusted"):
+        raise ConfigError(
+            f"{peer} is to compute on copies of others' examples, so local privacy "
+            "would promise what cannot be kept: take the privacy wrapper off in a "
+            "trusted cluster, or choose another strategy"
+        )
+    if work.hints.get("do") == "ranked":
+        raise ConfigError(
+            f"{peer} is to send its adapters, not how far they moved, so clipping and "
+            "noise would be scaled to the whole of them: use privacy.name=none, or a "
+            "strategy that sends differences, such as fedavg"
+        )
 
 
 def clipped(tree: Params, bound: float) -> tuple[Params, float]:

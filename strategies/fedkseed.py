@@ -69,6 +69,7 @@ class FedKSeed(Probing):
     def __post_init__(self) -> None:
         Probing.__post_init__(self)
         local_work(self.steps, self.epochs)
+        self.check_probes(max(1, self.steps))
 
     def init(self, params: Params) -> Seeded:
         return self.start(params)
@@ -117,6 +118,7 @@ class FedKSeedPro(Probing):
     def __post_init__(self) -> None:
         Probing.__post_init__(self)
         local_work(self.steps, self.epochs)
+        self.check_probes(max(1, self.steps))
 
     def init(self, params: Params) -> Weighed:
         start = self.start(params)

@@ -37,10 +37,10 @@ def is_factored(weight: Tensor) -> bool:
 
 
 def factored(params: Params, rank: int) -> Params:
-    """Return a tree shaped as a low-rank update of ``params``: zeros, float32.
+    """Return a tree shaped as a low-rank update of ``params``: zeros.
 
-    Matrices (out, in) become B (out, r) and A (r, in), r = min(rank, out, in); the
-    rest keeps its names and shapes.
+    Matrices (out, in) become B (out, r) and A (r, in), r = min(rank, out, in), both
+    float32; the rest keeps its names, shapes and types.
     """
     tree: dict[str, Tensor] = {}
     for name, t in params.items():
@@ -50,7 +50,7 @@ def factored(params: Params, rank: int) -> Params:
             tree[name + UP] = torch.zeros(out, r)
             tree[name + DOWN] = torch.zeros(r, inputs)
         else:
-            tree[name] = torch.zeros(t.shape)
+            tree[name] = torch.zeros_like(t)
     return tree
 
 

@@ -120,7 +120,7 @@ class MeZO:
         for update in updates:
             walk, more = self._walk(update, total, update.examples / weight)
             total, cut = add(total, walk), cut + more
-        moved = {k: (state.params[k].float() + t) for k, t in total.items()}
+        moved = {k: state.params[k] + t for k, t in total.items()}  # float32 or more
         params = {k: moved.get(k, t).to(t.dtype) for k, t in state.params.items()}
         return Walked(state.version + 1, params, cut)
 

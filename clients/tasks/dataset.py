@@ -114,12 +114,13 @@ class Dataset:
         return Shard(self, np.arange(len(self.train[0])))
 
     def digest(self) -> str:
-        """Return the SHA-256 of all examples, in hex."""
+        """Return the SHA-256 of all examples, and of weights that never travel."""
         names = ("train_x", "train_y", "test_x", "test_y")
         tensors = dict(zip(names, (*self.train, *self.test), strict=True))
-        return digest(
-            tensors if self.public is None else {**tensors, "public": self.public}
-        )
+        if self.public is not None:
+            tensors["public"] = self.public
+        sent, weights = self._pattern.state_dict(), self._pattern.named_parameters()
+        return digest(tensors | {f"model.{n}": p for n, p in weights if n not in sent})
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -65,7 +65,10 @@ def asked(task: Task, work: Work, peer: PeerId) -> Asked:
     directions = _count(hints, "directions", MOST_PROBES)
     probes = steps_of(task, work) * directions
     if probes > MOST_PROBES:
-        raise ProtocolError(f"{probes} probes are asked for; {MOST_PROBES} at most")
+        raise ProtocolError(
+            f"{peer}: {probes} probes are asked for, and {MOST_PROBES} are the most: "
+            "set steps, or lower epochs or directions"
+        )
     pool = _pool(work, peer, probes)
     return Asked(
         answer=_answer(work),

@@ -7,10 +7,11 @@ and widths it was folded with.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import inf
+from math import inf, nan
 from typing import cast
 
 import torch
+from torch import Tensor
 
 from clients.trainers import local
 from clients.trainers.method import Method, reproducible
@@ -53,9 +54,21 @@ def projected(
     newest = len(epochs) - 1
     with reproducible():
         change = weights_of(update.payload)
-        sums = folding.folded(change, newest, epochs[newest].widths)
-    payload = {f"{FOLDED}{newest}": decode(sums, dtype=torch.float32)}
-    return replace(update, payload=payload)
+        sums = _sums(folding, change, newest, epochs[newest].widths)
+    return replace(update, payload={f"{FOLDED}{newest}": sums})
+
+
+def _sums(
+    folding: Folding, change: Params, epoch: int, widths: Sequence[int]
+) -> Tensor:
+    """Return ``change`` folded, float32; NaN if it is not finite, or too large.
+
+    Training that blew up is then refused by name, as that of any other peer is.
+    """
+    try:
+        return decode(folding.folded(change, epoch, widths), dtype=torch.float32)
+    except ProtocolError:
+        return torch.full((sum(widths),), nan)
 
 
 def folding_of(work: Work) -> Folding:

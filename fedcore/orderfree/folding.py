@@ -9,7 +9,7 @@ add up. Two registers of one number that differ are a lie of their peer; that is
 refused by name, and the way out is to withdraw the peer on both sides.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import torch
@@ -62,11 +62,13 @@ def withdraw(model: Model, peer: PeerId) -> Model:
     closed is in their sums and stays.
 
     Raises:
-        FactError: the name is not one of a peer.
+        FactError: the name is not one of a peer, or too many are left out already.
     """
     _refuse(peer, peer_fault(peer))
+    withdrawn = model.withdrawn | {peer}
+    _check_crowd(peer, withdrawn)
     rest = {name: r for name, r in model.registers.items() if name != peer}
-    return replace(model, registers=rest, withdrawn=model.withdrawn | {peer})
+    return replace(model, registers=rest, withdrawn=withdrawn)
 
 
 def merge(a: Model, b: Model, sender: PeerId = "the other model") -> Model:
@@ -89,8 +91,8 @@ def merge(a: Model, b: Model, sender: PeerId = "the other model") -> Model:
     for peer in old.registers if old.epoch == new.epoch else ():
         registers[peer] = _joined(peer, old.register(peer), new.register(peer))
     kept = {peer: r for peer, r in registers.items() if peer not in withdrawn}
-    if len(kept) > PEERS:
-        raise FactError("crowded", _named(sender), f"more than {PEERS} peers")
+    _check_crowd(sender, kept)
+    _check_crowd(sender, withdrawn)
     return replace(new, registers=kept, withdrawn=withdrawn)
 
 
@@ -148,6 +150,12 @@ def _joined(peer: PeerId, a: Register, b: Register) -> Register:
         said = f"said different things, up to number {a.seq}, to different peers"
         raise FactError("equivocation", peer, said)
     return a
+
+
+def _check_crowd(peer: object, peers: Collection[PeerId]) -> None:
+    """Refuse more peers than a snapshot holds."""
+    if len(peers) > PEERS:
+        raise FactError("crowded", _named(peer), f"more than {PEERS} peers")
 
 
 def _refuse(peer: object, found: Fault | None) -> None:

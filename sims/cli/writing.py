@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 
 from clients.tasks.lm.generate import written
+from clients.tasks.lm.offsite import PluggedIn
 from clients.tasks.lm.tasks import LanguageTask
 from clients.tasks.loading import recipe
 from clients.trainers.method import reproducible
@@ -82,10 +83,10 @@ def _told(
     """Return figures and text of the model with ``params``."""
     model = load(setup.dataset.new_model(), params)
     figures = setup.dataset.whole().evaluate(model)
-    base = task.pretrained()
+    base, measure = task.pretrained(), setup.dataset.measure
     with torch.no_grad():
         text = written(
-            model,
+            measure.full(model) if isinstance(measure, PluggedIn) else model,
             base.words,
             args.prompt,
             args.tokens,

@@ -139,6 +139,7 @@ class Forked(Closing):
         named = {id(w.params): w.params for w in works if "base" in w.hints}
         if not named.keys() <= {id(tree) for tree, _ in self._bases}:
             self._lasting = Sheaf(self._shared, SHARED)
+            self._bases = []  # written over now, even if that fails half way
             self._bases = [(t, self._lasting.put(t)) for t in named.values()]
 
     def _deal(self, batch: _Batch) -> None:

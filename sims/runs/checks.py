@@ -3,7 +3,7 @@
 A strategy says what it must have by plain class attributes, all optional:
 
     fewest      fewest answers that make a round
-    one_vote    every peer may have one answer in a round
+    one_vote    every peer may have one answer in a round, to its version
     plain_sgd   the trainer must be SGD with nothing but a step size
     trusted     peers hold copies of each other's data, so nothing is private
     told        figures of answers that it cannot do without
@@ -30,10 +30,7 @@ def check_votes(strategy: Strategy[Any], pacer: Pacer[Any]) -> None:
     others a quick peer would outvote the rest.
     """
     if getattr(strategy, "one_vote", False) and not getattr(pacer, "one_each", False):
-        raise ConfigError(
-            f"{strategy} gives every peer one vote, and {type(pacer).__name__} may "
-            "fold several answers of one peer: use pacer.name=synchronous"
-        )
+        raise ConfigError(_votes_told(strategy, type(pacer).__name__))
     fewest = getattr(strategy, "fewest", 1)
     for key in ("cohort", "quorum", "size"):
         if getattr(pacer, key, fewest) < fewest:
@@ -41,6 +38,19 @@ def check_votes(strategy: Strategy[Any], pacer: Pacer[Any]) -> None:
                 f"{strategy} needs {fewest} answers a round, but pacer.{key} is "
                 f"{getattr(pacer, key)}: raise pacer.{key}, or lower strategy.attackers"
             )
+
+
+def _votes_told(strategy: Strategy[Any], pacer: str) -> str:
+    if rotate := getattr(strategy, "rotate", 0):
+        return (
+            f"{strategy} changes its directions every {rotate} rounds, and {pacer} may "
+            "fold answers of before and after together: use pacer.name=synchronous, or "
+            "strategy.rotate=0"
+        )
+    return (
+        f"{strategy} gives every peer one vote, and {pacer} may fold several answers "
+        "of one peer: use pacer.name=synchronous"
+    )
 
 
 def check_corrected(strategy: Strategy[Any], trainer: Trainer) -> None:

@@ -33,7 +33,7 @@ class Manifest:
         started: local time with its offset, ISO 8601.
         done: rounds folded.
         config_sha256: of ``config.toml``.
-        data_sha256: of all examples.
+        data_sha256: of all examples, and of the weights of a model that never travel.
         versions: of Python and the libraries that decide the bits.
         machine: cores, threads, platform.
         git: commit of the project's tree, with ``-dirty`` if it was changed; or "".

@@ -40,6 +40,7 @@ from sims.runs.checks import check_cohort
 from sims.runs.config import RunConfig, TaskChoice
 from sims.runs.folder import Clients
 from sims.runs.personal import Tuning, personal, some
+from sims.runs.probed import troubles_of
 from sims.runs.spread import Figures
 from sims.world.virtual import VirtualLink
 
@@ -58,7 +59,7 @@ class Data:
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of all examples; takes a while on large sets, so once."""
+        """Digest of examples and frozen weights; takes a while, so once."""
         return self.dataset.digest()
 
 
@@ -183,6 +184,7 @@ class _Sitting:
     engine: Engine
     aggregator: Aggregator | None = None
     _troubles: dict[str, Refusal] = field(default_factory=dict)  # newest of each kind
+    _told: set[str] = field(default_factory=set)  # kinds of odd probes, each once
     _reached: bool = False
 
     def run(self, journal: Journal) -> Result:
@@ -252,6 +254,10 @@ class _Sitting:
                 self.watcher.note(f"refused {refusal.peer}: {refusal.reason}")
             _log.info("refused %s: %s", refusal.peer, refusal.reason)
             self._troubles[refusal.kind] = refusal
+        for kind, sentence in troubles_of(fold.folded).items():
+            if kind not in self._told:
+                self.watcher.note(sentence)
+            self._told.add(kind)
         for peer, reason in fold.lost.items():
             _log.info("lost %s: %s", peer, reason)
         row = self._meter.take(fold)

@@ -34,7 +34,10 @@ from sims.runs.lock import held
 from sims.runs.run import Data, Result, Setup, Watcher, prepare, simulate
 
 GAP_S = 10.0  # between checkpoints, when their number is not set
-DECIDES_BITS = ("fedcore", "numpy", "torch", "safetensors")
+DECIDES_BITS = (
+    *("fedcore", "numpy", "torch", "safetensors"),
+    *("transformers", "tokenizers", "peft"),  # of language models only
+)
 
 _log = logging.getLogger(__name__)
 
@@ -123,8 +126,9 @@ def check_same_data(setup: Setup, manifest: Manifest) -> None:
     """Refuse data other than those the run began with."""
     if setup.data.sha256 != manifest.data_sha256:
         raise ConfigError(
-            f"the data of task {setup.config.task.name!r} are not those this run began "
-            "with: restore them, or start a new run"
+            f"the data of task {setup.config.task.name!r}, or the frozen weights of "
+            "its model, are not those this run began with: restore them, or start a "
+            "new run"
         )
 
 

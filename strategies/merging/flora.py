@@ -113,7 +113,7 @@ class Flora:
         if not pairs:
             mean = mean_product(updates)
             params = add(params, mean, self.server_lr) if mean else params
-        elif good := bounded(updates, pairs):
+        elif good := bounded(updates):
             rule = self._exact if self.merge == "product" else self._padded
             params = folded(params, good, rule, self.server_lr)
         return self.grades.state(state.version + 1, params)

@@ -132,17 +132,17 @@ def halves_of(params: Params, pair: Pair) -> Halves:
     return up_of(params, pair), down_of(params, pair)
 
 
-def bounded(updates: Sequence[Update], pairs: Sequence[Pair]) -> list[Update]:
-    """Return the updates whose products stay within ``LARGEST``.
-
-    The gate has seen only the halves. No number in B A is above the longest row of B
-    times the longest column of A.
-    """
-    return [u for u in updates if all(_reach(u, p) <= LARGEST for p in pairs)]
+def bounded(updates: Sequence[Update]) -> list[Update]:
+    """Return the updates that are not ``unfit``: those that the gate lets pass."""
+    return [u for u in updates if unfit(u) is None]
 
 
 def unfit(update: Update) -> str | None:
-    """Return why ``update`` is refused: its halves, each in range, make too much."""
+    """Return why ``update`` is refused: its halves, each in range, make too much.
+
+    Of an adapter of the task's own no number in B A is above the longest row of B times
+    the longest column of A, and that is judged: the product may be large.
+    """
     if reason := too_large(update):
         return reason
     for pair in pairs_of(update.payload):
@@ -180,4 +180,6 @@ def folded(
 
 def _reach(update: Update, pair: Pair) -> float:
     up, down = halves_of(update.payload, pair)
+    if not (up.numel() and down.numel()):
+        return 0.0
     return float(up.norm(dim=1).max() * down.norm(dim=0).max())

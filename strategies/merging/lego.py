@@ -106,8 +106,7 @@ class Lego:
 
     def apply(self, state: Adapted, updates: Sequence[Update]) -> Adapted:
         pairs, params = pairs_of(state.params), state.params
-        made = pairs or made_pairs(updates[0].payload)
-        if good := bounded(updates, made):
+        if good := bounded(updates):
             if pairs:
                 params = folded(params, good, self._merged, self.server_lr)
             else:

@@ -64,6 +64,17 @@ def test_a_language_model_gets_the_same_bits_from_any_number_of_workers(
     assert "averaging whole models takes 3.41 MB" in capsys.readouterr().out
 
 
+def test_what_was_tuned_offsite_writes_as_the_whole_model(rhymes, tmp_path, capsys):
+    out, before = ["--out", str(tmp_path / "runs"), "--json", "--greedy"], []
+    for name, share in (("whole", 0.0), ("cut", 0.5)):
+        given = (f"task.data={rhymes}", f"task.offsite={share}", "run.rounds=1")
+        run(capsys, tmp_path, name, *COMMON, *given)
+        assert main(["sim", "write", name, *out, "--tokens", "12"]) == 0
+        before.append(json.loads(capsys.readouterr().out)["before"])
+    assert before[0]["text"] == before[1]["text"]  # half a model writes something else
+    assert before[0]["loss"] == pytest.approx(before[1]["loss"])
+
+
 def test_a_run_that_writes_no_text_is_explained(tmp_path, capsys):
     run(capsys, tmp_path, "digits", "run.rounds=1", "run.clients=2")
     assert main(["sim", "write", "--out", str(tmp_path / "runs")]) == 1

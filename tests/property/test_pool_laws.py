@@ -1,7 +1,7 @@
 """Laws of pools: the fast forms are the obvious ones, and what is linear is linear."""
 
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fedcore.params import digest
@@ -61,6 +61,7 @@ def test_expand_is_the_obvious_sum(pool, base, epochs, seed):
 
 @quick
 @given(pools, trees(), st.integers(0, 2))
+@example(Pool(2), {"none": torch.zeros(0)}, 0)
 def test_project_is_the_obvious_product(pool, change, epoch):
     fast = project(pool, change, epoch=epoch)
     assert torch.equal(fast, reference.project(pool, change, epoch=epoch))

@@ -12,6 +12,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from torch import nn
 
 from fedcore.bases import (
+    DRAFT,
     HELD,
     Bases,
     Shelf,
@@ -235,6 +236,18 @@ def test_the_model_used_longest_ago_makes_room(shelf):
     assert shelf.get(names[0])  # and so it is the newest now
     shelf.put(names[3], trees[3])
     assert [shelf.get(name) is not None for name in names] == [True, False, True, True]
+
+
+def test_what_a_killed_program_left_half_written_goes(shelf):
+    shelf.folder.mkdir()
+    old, new = shelf.folder / f"{DRAFT}old", shelf.folder / f"{DRAFT}new"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    shelf.put(NAME, START)
+    assert not old.exists()
+    assert new.exists(), "another program may be writing it"
+    assert digest(shelf.get(NAME)) == NAME
 
 
 def test_what_cannot_be_kept_is_not_and_nothing_breaks(shelf, tmp_path, caplog):
@@ -595,3 +608,26 @@ def test_workers_get_a_model_with_a_name_once(monkeypatch):
                 told = [digest(u.payload) for u in engine.run(batch)]
                 assert told == [digest(u.payload) for u in alone.run(batch)]
     assert [sum(t is b for t in written) for b in (START, other)] == [2, 1]
+
+
+def test_a_model_that_was_half_written_over_is_written_again(monkeypatch):
+    write, other = Slab.write, weights(1)
+
+    def full(slab, tree, form, start):
+        end = write(slab, tree, form, start)
+        if tree is other:
+            raise MemoryError
+        return end
+
+    def jobs(base):
+        move = {"weight": torch.zeros(1, SIDE)}
+        work = Work(0, base, 1, aux=move, hints={"base": digest(base)})
+        return [Job(peer, work) for peer in tasks]
+
+    tasks = {peer_name(i): Wide(i) for i in range(2)}
+    with Forked(Loop(trainer, tasks), 2) as engine:
+        before = [digest(u.payload) for u in engine.run(jobs(START))]
+        monkeypatch.setattr(Slab, "write", full)
+        with pytest.raises(MemoryError):
+            engine.run(jobs(other))
+        assert [digest(u.payload) for u in engine.run(jobs(START))] == before

@@ -1,6 +1,7 @@
 """Ferret: blocks, widths, folding there and back, and what a round adds up to."""
 
 from dataclasses import replace
+from math import inf, nan
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from clients.tasks import load_task
 from clients.trainers.sgd import SGD
 from fedcore.codec import encode_updates
 from fedcore.errors import ConfigError, ProtocolError
+from fedcore.gate import Gate
 from fedcore.hints import hint_of
 from fedcore.params import digest, norm, scaled, sub
 from fedcore.ring import ONE
@@ -306,6 +308,24 @@ def test_settings_that_cannot_be_are_refused(wrong):
 def test_a_model_without_weights_is_refused():
     with pytest.raises(ConfigError, match="nothing to fold"):
         Ferret().init({"x.running_var": torch.ones(3)})
+
+
+@pytest.mark.parametrize("size", [1e9, inf, nan])
+def test_training_that_blew_up_is_refused_by_name_and_nobody_else_is(size):
+    """Not an error of whoever runs the peer, which would end a simulation."""
+
+    class Blown(Line):
+        def loss(self, model, batch):
+            return super().loss(model, batch) * size
+
+    rules = Ferret(budget=2)
+    work = rules.work(rules.init(params_of(Line(0).model())), "p")
+    update = SGD(lr=1.0)(Blown(0), replace(work, steps=2), "p")
+    limits = {"expects": rules.expects, "stale_after": 0}
+    update = replace(update, metrics={})  # the loss alone would be refused
+    refusal = Gate().refusal(update, work, **limits)
+    assert refusal is not None
+    assert refusal.kind in {"nan", "value-huge"}
 
 
 WRONG_AUX = {

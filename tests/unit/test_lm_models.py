@@ -11,6 +11,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from clients.tasks import load_task
+from clients.tasks.lm import models
 from clients.tasks.lm.fetch import found
 from clients.tasks.lm.glass import glass_words
 from clients.tasks.lm.models import causal
@@ -34,6 +35,17 @@ def test_the_tokens_of_glass_are_those_of_its_package():
         assert ours.numbers(TEXT) == theirs.encode(TEXT)
         plain = "The Queen\nsaid  nothing."
         assert ours.text(ours.numbers(plain)) == plain
+
+
+def test_half_a_character_is_no_prompt():
+    with pytest.raises(ConfigError, match="is no Unicode text"):
+        glass_words("en").numbers("a\udcff")  # as a shell hands over the byte FF
+
+
+def test_packages_that_are_missing_are_named(monkeypatch):
+    monkeypatch.setattr(models, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="transformers, tokenizers, peft is missing"):
+        models.libraries()
 
 
 @pytest.mark.slow
@@ -253,6 +265,13 @@ def test_folders_that_cannot_be_used_are_refused(folder, tmp_path):
     spoiled(home, "mine.py", "raise SystemExit('code of the folder was run')")
     spoiled(home, "config.json", json.dumps(own))
     refused("cannot be loaded")
+    spoiled(home, "config.json", json.dumps({**config, "n_layer": 2}))
+    refused("its file lacks 12 weights: transformer.h.1")  # not drawn at random
+    spoiled(home, "config.json", json.dumps({**config, "eos_token_id": 8}))
+    refused("ends texts with token 8 and fills them up with 8, but only knows 8")
+    spoiled(home, "config.json", json.dumps({**config, "pad_token_id": -1}))
+    filled = load_task("lm-own", {"model": f"{home}/", "data": path, "window": 8})
+    assert int(filled.train[0].min()) >= 0  # -1 is no token: the end fills up
     spoiled(home, "config.json", json.dumps({**config, "vocab_size": 8}))
     (home / "tokenizer.json").unlink()
     refused("has no tokenizer.json")

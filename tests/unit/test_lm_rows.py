@@ -1,5 +1,6 @@
 """Texts as rows, without any pretrained model: letters are tokens here."""
 
+import csv
 from math import exp, log
 from types import SimpleNamespace
 
@@ -194,8 +195,45 @@ def test_json_lines_csv_and_folders_are_read(tmp_path):
     assert lines_by_owner(found) == {"two": ["other"], "x/one": ["line\nline"]}
 
 
+def written_as(folder, name, content):
+    path = folder / name
+    path.write_bytes(content.encode())
+    return str(path)
+
+
+def test_legal_files_that_are_easily_misread(tmp_path):
+    """Each of these was refused, or read as something else, once."""
+    odd = '{"text": "one\u2028two\u0085three"}\r\n{"text": "four"}\n'
+    found = records(written_as(tmp_path, "ODD.JSONL", odd))
+    assert [record.text for record in found] == ["one\u2028two\u0085three", "four"]
+    nulls = '{"instruction": "a", "input": null, "output": "b", "user": null}'
+    found = records(written_as(tmp_path, "nulls.jsonl", nulls))
+    assert found == [Record("", "b", "a\n")]
+    found = records(written_as(tmp_path, "spaced.csv", 'text, user\na, "b, c"\n'))
+    assert found == [Record("b, c", "a")]
+
+
+def test_long_fields_of_csv_are_read_and_the_limit_is_put_back(tmp_path):
+    limit = csv.field_size_limit()
+    found = records(written_as(tmp_path, "long.csv", f"text\n{'a' * 2 * limit}\n"))
+    assert len(found[0].text) == 2 * limit
+    assert csv.field_size_limit() == limit
+
+
+def test_a_folder_is_searched_for_texts_only(tmp_path):
+    (tmp_path / "a.txt").mkdir()
+    (tmp_path / "b.jsonl").write_text('{"text": "a"}')
+    with pytest.raises(ConfigError, match=r"holds no \.txt file"):
+        records(str(tmp_path))
+    (tmp_path / "C.TXT").write_text("hi")
+    assert records(str(tmp_path)) == [Record("C", "hi")]
+
+
 BAD = {
     "a.jsonl": {
+        "[" * 100_000: r"a.jsonl:1 is no JSON",
+        '{"text": "a\\ud800"}': r"a.jsonl:1: text is no Unicode text",
+        '{"text": "a", "user": {"id": 1}}': r"user must be a name, not {'id': 1}",
         '{"text": "a"}\n{"text": \n': r"a.jsonl:2 is no JSON",
         '["text"]': r"a.jsonl:1 is no object",
         '{"txt": "a"}': r'a.jsonl:1 has neither "text" nor .*nearest is "txt"',

@@ -50,6 +50,23 @@ def test_the_state_has_what_is_trained_once():
     assert set(dict(whole.named_parameters())) < set(params_of(whole))
 
 
+def test_the_digest_of_the_data_knows_what_is_frozen_and_not_what_is_trained():
+    """Or else a run would go on upon another pretrained model, and nobody would say."""
+    rows = torch.zeros(2, 3, dtype=torch.int64)
+
+    def found(tensor, change):
+        def made():
+            model = prompted()
+            with torch.no_grad():
+                model.net.get_parameter(tensor).add_(change)
+            return model
+
+        return Dataset("told", (rows, rows), (rows, rows), made).digest()
+
+    assert found("prompt", 0.0) == found("prompt", 1.0)
+    assert found("core.embed.weight", 0.0) != found("core.embed.weight", 1.0)
+
+
 def test_copies_share_what_is_frozen_and_own_what_is_trained():
     model = prompted()
     copy = deepcopy(model)

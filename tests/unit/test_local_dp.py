@@ -1,3 +1,4 @@
+from dataclasses import replace
 from math import inf, isnan, log, sqrt
 
 import numpy as np
@@ -72,6 +73,17 @@ def test_a_seed_repeats_and_names_make_the_noise_differ():
     assert torch.equal(noise(1), noise(1))
     assert not torch.equal(noise(1), noise(2))
     assert not torch.equal(noise(1), noise(1, "peer1"))
+
+
+def test_a_second_answer_to_one_version_has_noise_of_its_own():
+    """The same noise twice would not average out, and the difference would be bare."""
+    trainer = LocalGaussian(gives([0.0] * 8), 1.0, 1.0, seed=1)
+    works = [WORK, *(replace(WORK, hints={"turn": turn}) for turn in (1, 2))]
+    first, second, third = (
+        trainer(Line(seed=0), work, "a").payload["w"] for work in works
+    )
+    assert not torch.equal(first, second)
+    assert not torch.equal(second, third)
 
 
 def test_without_a_seed_noise_never_repeats():

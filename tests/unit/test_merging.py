@@ -9,6 +9,7 @@ from clients.trainers.sgd import SGD
 from fedcore.coordinator import coordinate
 from fedcore.errors import ConfigError, ProtocolError
 from fedcore.flower import FlowerLink, LinkLimits, client_app
+from fedcore.gate import Gate
 from fedcore.pacing import Synchronous
 from fedcore.params import digest
 from fedcore.rounds import run_rounds
@@ -16,7 +17,9 @@ from fedcore.strategy import Update, Work, peer_name
 from fedcore.task import load, params_of
 from p2p.memory import MemoryNetwork
 from p2p.node import Node
+from privacy.local import LocalGaussian
 from sims.flower.grid import InProcessGrid
+from sims.line import Line
 from sims.runs.personal import personal
 from sims.world.virtual import VirtualLink
 from strategies.merging.flora import Flora
@@ -24,6 +27,7 @@ from strategies.merging.grades import USUAL, Grades
 from strategies.merging.lego import Lego
 from strategies.merging.pairs import Pair, cut, filled, pairs_of
 from tests.e2e.adapted import AdaptedTask
+from tests.e2e.normed import Normed
 
 UP, DOWN = "0.lora_B.default.weight", "0.lora_A.default.weight"
 PAIR = Pair(UP, DOWN)
@@ -283,6 +287,16 @@ def test_the_duty_refuses_adapters_of_another_model():
 
 
 @pytest.mark.parametrize("rules", [Flora(), Lego()])
+def test_noise_that_would_be_scaled_to_whole_adapters_is_refused(rules):
+    private = LocalGaussian(TRAINER, bound=1.0, noise_multiplier=0.1)
+    work = rules.work(rules.init(start()), "a")
+    with pytest.raises(ConfigError, match="a is to send its adapters"):
+        private(AdaptedTask(0), work, "a")
+    made = rules.work(rules.init(params_of(Line(0).model())), "a")  # no adapters yet
+    assert private(Line(0), made, "a").payload
+
+
+@pytest.mark.parametrize("rules", [Flora(), Lego()])
 def test_an_adapter_whose_product_is_huge_is_left_out(rules):
     state, tasks = rules.init(start()), tasks_of()
     good = answers(rules, state, tasks)
@@ -294,6 +308,46 @@ def test_an_adapter_whose_product_is_huge_is_left_out(rules):
     assert all(rules.unfit(update) is None for update in good)
     alone = rules.apply(state, [huge])
     assert (digest(alone.params), alone.version) == (digest(state.params), 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("rules", [Flora(), Lego()])
+def test_what_is_no_matrix_is_answered_in_its_own_type(rules, dtype):
+    """A whole model of a type other than float32, biases and all."""
+
+    class Typed(Normed):
+        def model(self):
+            return super().model().to(dtype)
+
+        def batches(self, seed):
+            return ((x.to(dtype), y.to(dtype)) for x, y in super().batches(seed))
+
+    work = rules.work(rules.init(params_of(Typed(0).model())), "a")
+    update = TRAINER(Typed(0), work, "a")
+    judged = {"expects": rules.expects, "stale_after": 0}
+    assert Gate().refusal(update, work, **judged) is None
+    after = rules.apply(rules.init(work.params), [update]).params
+    assert {t.dtype for t in after.values()} == {dtype}
+
+
+def test_nothing_that_passes_the_gate_is_left_out_in_silence():
+    """Row times column norm is 1031, the largest number of the product 729."""
+    rules, params = Lego(), {"w": torch.zeros(1, 2), "v": torch.zeros(2, 2)}
+    state = rules.init(params)
+    like = rules.expects(rules.work(state, "a"))
+    assert like["v:A"].shape == (2, 2)
+    large = {"v:B": torch.full((2, 2), 27.0), "v:A": 27 * torch.eye(2)}
+    answer = Update("a", 0, {**like, **large}, 1)
+    assert rules.unfit(answer) is None
+    assert rules.apply(state, [answer]).params["v"].abs().min() > 500
+
+
+def test_matrices_without_numbers_are_merged_to_nothing():
+    params = {"none": torch.ones(0, 3), "w": torch.ones(2, 3)}
+    rules = Lego()
+    state = rules.init(params)
+    answer = Update("a", 0, rules.expects(rules.work(state, "a")), 1)
+    assert digest(rules.apply(state, [answer]).params) == digest(params)
 
 
 # Both learn, and have the same bits in every driver.

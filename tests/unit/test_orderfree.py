@@ -1,5 +1,6 @@
 """The order-free model by hand-computed numbers; its laws are tested elsewhere."""
 
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -8,12 +9,15 @@ import torch
 from fedcore.errors import ConfigError, FactError, ProtocolError
 from fedcore.orderfree import (
     Fact,
+    Model,
     Origin,
     Waiting,
     Withdrawal,
     ahead_of,
     apply,
     begin,
+    decode_fact,
+    decode_total,
     encode_fact,
     encode_total,
     fact_of,
@@ -178,9 +182,11 @@ def test_waiting_is_bounded():
     with pytest.raises(FactError, match="more than 2 after 0") as error:
         learn(begin(ORIGIN), Waiting(window=2), facts[3])
     assert error.value.kind == "far"
-    state = learn(begin(ORIGIN), Waiting(most=1), facts[1])
-    with pytest.raises(FactError, match="1 facts wait already"):
-        learn(state.model, state.waiting, facts[2])
+    held = len(facts[1].indices)
+    for room in (Waiting(most=1), Waiting(numbers=held)):
+        state = learn(begin(ORIGIN), room, facts[1])
+        with pytest.raises(FactError, match="1 facts wait already"):
+            learn(state.model, state.waiting, facts[2])
 
 
 def test_a_lie_that_waits_is_found_out():
@@ -368,6 +374,45 @@ def test_there_are_only_so_many_peers(monkeypatch):
     assert told(full, "ben", line(2))[1].vector() == {"anna": 1, "ben": 2}
     with pytest.raises(FactError, match="cleo: more than 2 peers"):
         merge(full, grown(zoe=[line(1)]), "cleo")
+
+
+def test_only_so_many_are_left_out_as_a_snapshot_holds(monkeypatch):
+    monkeypatch.setattr(folding, "PEERS", 2)
+    out = withdraw(withdraw(begin(ORIGIN), "anna"), "ben")
+    assert hash_of(withdraw(out, "ben")) == hash_of(out)
+    with pytest.raises(FactError, match="zoe: more than 2 peers"):
+        withdraw(out, "zoe")
+    with pytest.raises(FactError, match="cleo: more than 2 peers"):
+        merge(out, withdraw(begin(ORIGIN), "zoe"), "cleo")
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_bits_beyond_a_small_pool_are_refused(size):
+    model = begin(Origin(Pool(size), "0" * 64))
+    fact = fact_of(model, "anna", torch.arange(1, size + 1))
+    data = bytearray(encode_fact(fact))
+    at = data.rindex(bytes([(1 << size) - 1]))  # a bit for each coefficient
+    data[at] ^= 1 << (size - 1) | 0x80  # one for another, beyond the pool
+    with pytest.raises(ProtocolError, match="place that is not in 0"):
+        decode_fact(bytes(data))
+    with pytest.raises(ProtocolError, match="place that is not in 0"):
+        encode_fact(replace(fact, indices=fact.indices - 1))
+
+
+def test_many_epochs_take_little_memory_to_read():
+    origin = Origin(Pool(2), "0" * 64)
+    closed = torch.zeros(3000, 2, dtype=torch.int64)
+    data = encode_total(Model(origin, closed, "0" * 64))
+    tracemalloc.start()
+    try:
+        decode_total(data)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 10 * len(data)
+    at = data.index(bytes([0xB9, 0x17]))  # 3001 epochs
+    with pytest.raises(ProtocolError, match=r"3\d+ epochs in 9003 bytes"):
+        decode_total(data[:at] + bytes([0xFF, 0x17]) + data[at + 2 :])
 
 
 def test_statistics_of_a_model_stay_as_they_are():

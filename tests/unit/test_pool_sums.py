@@ -193,6 +193,8 @@ def test_other_refusals():
         walk(pool, {"b": torch.zeros(2)}, BASE, a, 1.0)
     with pytest.raises(ConfigError, match="contiguous"):
         walk(pool, {"w": torch.zeros(3, 2).T}, {"w": torch.zeros(2, 3)}, a, 1.0)
+    with pytest.raises(ProtocolError, match="one epoch or more"):
+        walk(pool, {n: t.clone() for n, t in BASE.items()}, BASE, a[:0], 1.0)
     with pytest.raises(ConfigError, match="width 0"):
         fold(key_of(1), torch.zeros(3), 0)
     with pytest.raises(ConfigError, match="from place -1"):
@@ -204,7 +206,8 @@ def test_other_refusals():
 @pytest.mark.parametrize("kind", ["hadamard", "signs", "gaussian"])
 def test_an_index_beyond_the_pool_is_refused(kind):
     pool = Pool(8, kind)
-    trip = walk(pool, dict(BASE), BASE, torch.zeros(1, 8, dtype=torch.int64), 1.0)
+    target = {name: t.clone() for name, t in BASE.items()}
+    trip = walk(pool, target, BASE, torch.zeros(1, 8, dtype=torch.int64), 1.0)
     for step in (lambda: direction(pool, 8, 3), lambda: trip.at(8, 0.1),
                  lambda: trip.move(-1, 3)):  # fmt: skip
         with pytest.raises(ProtocolError, match=r"0 \.\. 7"):
@@ -212,7 +215,7 @@ def test_an_index_beyond_the_pool_is_refused(kind):
 
 
 @pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf"), 2.0**40])
-@pytest.mark.parametrize("kind", ["hadamard", "signs"])
+@pytest.mark.parametrize("kind", ["hadamard", "signs", "gaussian"])
 def test_changes_that_leave_the_ring_are_refused(kind, odd):
     with pytest.raises(ProtocolError):
         project(Pool(8, kind), {"w": torch.tensor([0.0, odd, 1.0])})
@@ -220,9 +223,38 @@ def test_changes_that_leave_the_ring_are_refused(kind, odd):
         fold(key_of(1), torch.tensor([0.0, odd]), 3)
 
 
+def test_a_change_along_normal_directions_is_projected():
+    pool = Pool(4, "gaussian", seed=2)
+    change = {"w": torch.tensor([1.0, -2.0, 0.5]), "e": torch.zeros(0, 3)}
+    z = torch.stack([direction(pool, k, 3, epoch=1) for k in range(4)])
+    want = z.double() @ change["w"].double()
+    got = project(pool, change, epoch=1)
+    assert got.dtype == torch.int64
+    assert torch.allclose(got.double() / ONE, want)
+    assert project(pool, {}).tolist() == [0] * 4
+
+
+def test_a_walk_that_leaves_float32_is_refused_and_stays():
+    pool, a = Pool(8), torch.zeros(1, 8, dtype=torch.int64)
+    target = {name: t.clone() for name, t in BASE.items()}
+    trip = walk(pool, target, BASE, a, 1e30)
+    with pytest.raises(ProtocolError, match="saturates"):
+        trip.move(3, 1 << 61)
+    with pytest.raises(ConfigError, match="leaves float32"):
+        trip.at(3, 1e39)
+    trip.rest()
+    assert digest(target) == digest(BASE)
+
+
+def test_folded_numbers_that_leave_float32_are_refused():
+    for scale in (1e35, float("nan")):
+        with pytest.raises(ProtocolError, match="leave float32"):
+            unfold(key_of(1), torch.tensor([0, 1 << 62]), 4, scale)
+
+
 def test_a_walk_that_saturates_is_refused_and_stays():
     pool, a = Pool(8), torch.full((1, 8), 1 << 58)
-    trip = walk(pool, dict(BASE), BASE, a, 1e-9)
+    trip = walk(pool, {n: t.clone() for n, t in BASE.items()}, BASE, a, 1e-9)
     with pytest.raises(ProtocolError, match="saturates"):
         trip.move(3, 1 << 62)
     assert trip.coefficients.tolist() == [0] * 8

@@ -267,3 +267,21 @@ def test_a_run_stops_after_the_round_in_which_it_is_asked_to() -> None:
     watcher = Watcher(rows.append, stop=lambda: len(rows) == 2)
     result = simulate(setup, watcher)
     assert (result.ending, result.rounds, len(rows)) == ("stopped", 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("strategy.lr=1e20", "of its probes had no finite loss"),
+        ("strategy.clip=1e-6", "of its probes were larger than can be told"),
+    ],
+)
+def test_probes_that_went_wrong_are_told_of_once(flag: str, told: str) -> None:
+    flags = ["run.rounds=3", "run.clients=2", "run.workers=1", "run.personal=0"]
+    probing = ["strategy.name=fedkseed", "strategy.steps=5", flag]
+    notes: list[str] = []
+    config = configured(from_flags([*flags, *probing]))
+    simulate(prepare(config), Watcher(note=notes.append, evaluated=False))
+    assert len(notes) == 1
+    assert notes[0].startswith("peer-00000")
+    assert told in notes[0]

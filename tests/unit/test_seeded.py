@@ -23,6 +23,7 @@ from fedcore.task import params_of
 from sims.runs.checks import check_told, check_votes
 from sims.runs.personal import personal
 from strategies.fedkseed import FedKSeed, FedKSeedPro, chances
+from strategies.ferret import Ferret
 from strategies.mezo import MeZO
 from strategies.one_byte import OneByte
 from strategies.seeded import (
@@ -261,6 +262,9 @@ def test_peers_are_evaluated_with_the_model_they_would_make():
         (FedKSeed, {"rotate": -1}, "rotate"),
         (FedKSeed, {"directions": 0}, "directions"),
         (FedKSeed, {"pool": "gausian"}, "gaussian"),
+        (FedKSeed, {"steps": 1 << 17}, "65536"),
+        (FedKSeed, {"directions": 1 << 17}, "65536"),
+        (FedKSeedPro, {"steps": 1 << 15, "directions": 3}, "probes"),
         (FedKSeedPro, {"seed": -1}, "seed"),
         (OneByte, {"steps": 0}, "steps"),
         (OneByte, {"sigma": 3.0}, "power of two"),
@@ -343,6 +347,9 @@ def test_rotation_needs_rounds_of_one_version():
     check_votes(FedKSeed(), Buffered())
     with pytest.raises(ConfigError, match="synchronous"):
         check_votes(FedKSeed(rotate=5), Buffered())
+    for rules in (FedKSeed(rotate=5), Ferret()):
+        with pytest.raises(ConfigError, match="rotate=0"):
+            check_votes(rules, Buffered())
 
 
 def test_one_byte_goes_by_what_privacy_would_drop():

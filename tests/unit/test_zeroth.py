@@ -145,6 +145,14 @@ def test_a_byte_says_what_the_peer_walked_by():
     assert torch.allclose(after, w, rtol=0, atol=1e-5)
 
 
+def test_a_mezo_round_that_goes_nowhere_changes_no_bit_of_any_type():
+    thirds = torch.tensor([1 / 3, 2 / 3], dtype=torch.float64)
+    start = {"w": thirds, "half": thirds.bfloat16(), "scale": thirds[0].clone()}
+    rules = MeZO(steps=2)
+    still = Update("p0", 0, {"scalars": torch.zeros(2)}, 1)
+    assert digest(rules.apply(rules.init(start), [still]).params) == digest(start)
+
+
 def test_mezo_is_the_papers_loop():
     rules = MeZO(**{**BASIC, "steps": 3})
     state, update = answer(rules)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from clients.tasks.checks import users_code
+from clients.tasks.checks import seeded, users_code
 from clients.tasks.lm.fetch import WHEELS, kept
 from clients.tasks.lm.glass import glass, glass_words
 from clients.tasks.lm.words import Words, words_in
@@ -26,6 +26,7 @@ from fedcore.errors import ConfigError
 
 GLASS = {"glass": "en", "glass-pt": "pt"}
 NAMED = (*GLASS, *WHEELS)
+NEEDED = ("transformers", "tokenizers", "peft")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 Files = tuple[tuple[str, int], ...]  # path and time of the last change
 FIX = "Give a folder that `save_pretrained` wrote, with safetensors."
@@ -142,17 +143,28 @@ def _has_head(folder: Path) -> bool:
 
 
 def _read(folder: Path, kind: str, dtype: str) -> nn.Module:
-    """Return the model in ``folder`` as Hugging Face's class ``kind`` reads it."""
+    """Return the model in ``folder`` as Hugging Face's class ``kind`` reads it.
+
+    Weights that its file lacks would be drawn at random, without a word, and in every
+    process others. Only the pooler of BERT, which we do not use, may be missing.
+    """
     wanted = _dtype(dtype)
     transformers = libraries()
-    with users_code(f"the model in {folder} cannot be loaded", FIX), quiet():
-        model: nn.Module = getattr(transformers, kind).from_pretrained(
+    said = f"the model in {folder} cannot be loaded"
+    model: nn.Module
+    with users_code(said, FIX), quiet(), seeded(0):
+        model, told = getattr(transformers, kind).from_pretrained(
             folder,
             dtype=wanted,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
+            output_loading_info=True,
         )
+    missing = sorted(n for n in told["missing_keys"] if not n.startswith("pooler."))
+    if missing:
+        names = ", ".join(missing[:3])
+        raise ConfigError(f"{said}: its file lacks {len(missing)} weights: {names}")
     return model
 
 
@@ -160,12 +172,13 @@ def libraries() -> Any:
     """Return the module transformers, which takes seconds to import.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: it, or what goes with it, is not installed.
     """
-    if find_spec("transformers") is None:
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
         raise ConfigError(
-            "language models need the packages transformers and tokenizers: run "
-            "`pip install 'fedcore[lm]'`"
+            f"language models need the packages {', '.join(NEEDED)}, and "
+            f"{', '.join(missing)} is missing: run `pip install 'fedcore[lm]'`"
         )
     import transformers
 
@@ -196,6 +209,11 @@ def _ready(
         raise ConfigError(
             f"the tokenizer has {words.size} tokens, but its model only knows "
             f"{config.vocab_size}: they do not belong together"
+        )
+    if max(words.pad, words.end or 0) >= config.vocab_size:
+        raise ConfigError(
+            f"the model ends texts with token {words.end} and fills them up with "
+            f"{words.pad}, but only knows {config.vocab_size}: correct its config.json"
         )
     if checkpointing:
         net: Any = core

@@ -185,11 +185,17 @@ class PluggedIn:
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Mapping[str, float]:
         """Return the figures of ``model``, an emulator, in and out of the whole."""
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        full = load(self._whole.to(device), params_of(model))
         outside = self.figures(model, x, y)
         told = {f"emulator_{n}": f for n, f in outside.items() if n != "examples"}
-        return {**self.figures(full, x, y), **told}
+        return {**self.figures(self.full(model), x, y), **told}
+
+    def full(self, model: nn.Module) -> nn.Module:
+        """Return the whole model with what ``model``, an emulator, has learned.
+
+        It is the same object each time, overwritten by the next call.
+        """
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        return load(self._whole.to(device), params_of(model))
 
     @cached_property
     def _whole(self) -> nn.Module:

@@ -36,8 +36,14 @@ class Words:
         Args:
             text: any text; "" has none.
             marked: with the model's marks of begin and end, as classifiers want them.
+
+        Raises:
+            ConfigError: it has bytes that are no Unicode, as a prompt from a shell can.
         """
-        ids = self.tokenizer.encode(text, add_special_tokens=marked).ids
+        try:
+            ids = self.tokenizer.encode(text, add_special_tokens=marked).ids
+        except TypeError as error:  # half a character is no str to tokenizers
+            raise ConfigError(f"{text!r:.40} is no Unicode text") from error
         return [int(i) for i in ids]
 
     def text(self, numbers: Sequence[int]) -> str:
@@ -69,6 +75,9 @@ def words_in(folder: Path) -> Words:
 
 
 def _number(found: object) -> int | None:
-    """Return the first number of ``found``: Llama 3 names several ends."""
+    """Return the first number of ``found``: Llama 3 names several ends.
+
+    Early Llamas write -1 where they have none.
+    """
     first = found[0] if isinstance(found, list) and found else found
-    return first if isinstance(first, int) else None
+    return first if isinstance(first, int) and first >= 0 else None
