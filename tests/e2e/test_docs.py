@@ -86,6 +86,7 @@ def test_a_reader_types_one_command_after_the_other(
     monkeypatch.chdir(tmp_path)
     file = next(p for p in PAGES if p.name == page)
     (tmp_path / "mine.py").write_text("".join(t for t in blocks(file) if "task(" in t))
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     for words in typed(file):
         action = " ".join(words[1:3])
         if words[1] != "sim" or action == "sim resume":
