@@ -22,6 +22,8 @@ from sims.runs.folder import RunFolder
 Run = Callable[..., str]
 QUICK = ("-q", "--no-report", "--set", "run.workers=1")
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def sim(
@@ -194,7 +196,6 @@ def test_target_ends_a_run_early(sim: Run) -> None:
     assert "have the same bits" in sim("verify", "fedavg", "-q")
 
 
-@pytest.mark.slow
 def test_a_sweep_runs_once(sim: Run) -> None:
     grid = ["--grid", "strategy.name=fedavg,median", "--set", "run.rounds=2"]
     Path("s.toml").write_text("[sweep]\ntrainer.lr = [0.05, 0.1]\n")
@@ -221,7 +222,6 @@ def test_a_sweep_goes_on_after_a_cell_that_fails(sim: Run) -> None:
     assert states == {"000-1e12": "failed", "001-0.1": "finished"}
 
 
-@pytest.mark.slow
 def test_a_killed_run_is_resumed_to_the_same_bits(sim: Run) -> None:
     words = ["--set", "run.rounds=300", "--set", "run.checkpoint_every=5"]
     sim("run", *QUICK, *words, "--name", "whole")
@@ -239,7 +239,6 @@ def test_a_killed_run_is_resumed_to_the_same_bits(sim: Run) -> None:
     assert all(len(r.rows()) == 300 for r in all_runs(Path("runs")))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["fedavg", "scaffold", "median"])
 def test_workers_change_no_bit(sim: Run, strategy: str) -> None:
     words = [

@@ -224,6 +224,7 @@ def test_impossible_settings_are_refused(wrong):
         FedAMD(**wrong)
 
 
+@pytest.mark.slow
 def test_learns_digits():
     dataset = load_task("digits")
     tasks = federate(dataset, IID(), clients=4, seed=0)

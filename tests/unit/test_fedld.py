@@ -185,6 +185,7 @@ def test_impossible_settings_are_refused(wrong):
         FedLD(**wrong)
 
 
+@pytest.mark.slow
 def test_learns_digits():
     dataset = load_task("digits")
     tasks = federate(dataset, IID(), clients=4, seed=0)
