@@ -3,7 +3,7 @@
 ``strategies.kafal`` has the source, the notation and the departures.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
 
+from clients.trainers.around import Around
 from clients.trainers.pool import Pool, Rows
 from fedcore.seeds import words
-from fedcore.task import Batch, Task
+from fedcore.task import Batch
 
 Advice = tuple[Tensor, Tensor]  # mixed inputs (b, ...) and what each counts (b,)
 
@@ -83,7 +84,7 @@ class Mixer:
 
 
 @dataclass(frozen=True, slots=True)
-class Balanced:
+class Balanced(Around):
     """A task whose loss makes up for rare classes, and heeds the server's model.
 
     Attributes:
@@ -93,21 +94,9 @@ class Balanced:
         server: the server's model, in evaluation; None asks nothing.
     """
 
-    task: Task
     counts: Tensor
     mixer: Mixer | None = None
     server: nn.Module | None = None
-
-    @property
-    def examples(self) -> int:
-        return self.task.examples
-
-    @property
-    def epoch_steps(self) -> int:
-        return self.task.epoch_steps
-
-    def model(self) -> nn.Module:
-        return self.task.model()
 
     def batches(self, seed: int) -> Iterator[tuple[Tensor, ...]]:
         for step, (x, y) in enumerate(self.task.batches(seed)):
@@ -120,9 +109,6 @@ class Balanced:
         if self.server is None or not advice:
             return loss
         return loss + compensation(self.server, model, *advice)
-
-    def evaluate(self, model: nn.Module) -> Mapping[str, float]:
-        return self.task.evaluate(model)
 
 
 def compensation(

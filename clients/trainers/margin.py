@@ -1,6 +1,5 @@
 """Duty "margin": plain descent on cross entropy plus FedLD's term on the scores."""
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from clients.trainers.around import Around
 from clients.trainers.local import descend
 from clients.trainers.method import Method
 from clients.trainers.rules import Rule
@@ -19,32 +19,14 @@ MARGIN_HINTS = frozenset({"do", "margin"})
 
 
 @dataclass(frozen=True, slots=True)
-class Margined:
+class Margined(Around):
     """A task whose loss is that of ``task`` plus ``weight`` log(1 + |softmax(z)|²).
 
     z are the scores of the model for the batch, (n, classes) or (n, classes,
     positions); the norm is one over all their shares, as in the released program.
     """
 
-    task: Task
     weight: float
-
-    @property
-    def examples(self) -> int:
-        return self.task.examples
-
-    @property
-    def epoch_steps(self) -> int:
-        return self.task.epoch_steps
-
-    def model(self) -> nn.Module:
-        return self.task.model()
-
-    def batches(self, seed: int) -> Iterator[Batch]:
-        return self.task.batches(seed)
-
-    def evaluate(self, model: nn.Module) -> Mapping[str, float]:
-        return self.task.evaluate(model)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the loss with the term, shape ().

@@ -10,12 +10,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from fedcore.closing import Closing
 from fedcore.errors import PeerLostError
 from fedcore.hierarchy.arena import FLOAT32, Arena
 from sims.bench.peers.carriers import ASK, WORD, frame_of
@@ -209,7 +209,7 @@ WAYS: Mapping[str, Callable[[str, int], Carrier]] = {
 }
 
 
-class Race:
+class Race(Closing):
     """All ways side by side, ready to take turns."""
 
     def __init__(self, work: str, numbers: int) -> None:
@@ -222,14 +222,6 @@ class Race:
         """Return the seconds that ``updates`` take the way called ``name``."""
         return self._ways[name].turn(updates)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         for way in self._ways.values():
             way.close()

@@ -3,9 +3,8 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from fedcore.closing import Closing
 from sims.bench.case import Case
 from sims.bench.frame import Options, middle
 from sims.bench.process import MissingError, Peer, Process
@@ -44,7 +43,7 @@ class Turns:
 
 
 @dataclass
-class Contest:
+class Contest(Closing):
     """Engines in processes of their own, alive from case to case.
 
     Attributes:
@@ -124,15 +123,7 @@ class Contest:
             accuracy = judge.accuracy(case, process.weights(case, path, PATIENCE_S))
         return Result(1e3 * middle(seconds), accuracy, process.memory_bytes())
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         for process in self._running.values():
             process.dismiss()
         for process in self._running.values():

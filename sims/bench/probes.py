@@ -8,8 +8,8 @@ reckoned: every one costs the same.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from clients.tasks import load_task
 from clients.tasks.dataset import Dataset
+from clients.trainers.around import Around
 from clients.trainers.method import reproducible
 from clients.trainers.sgd import SGD
 from fedcore.params import Params
 from fedcore.ring import ONE
 from fedcore.strategy import Work
-from fedcore.task import Batch, Task
+from fedcore.task import Batch
 from sims.bench.frame import Options, Row, middle, versus
 from strategies.fedkseed import FedKSeed
 
@@ -33,40 +34,26 @@ BATCH = 8
 REPLAYS = 8  # measured
 
 
-@dataclass
-class Timed:
+@dataclass(frozen=True, slots=True)
+class Timed(Around):
     """A task that knows how long its forward passes took.
 
     Attributes:
-        task: the task.
-        forward_s: seconds in ``loss`` so far.
+        spent_s: seconds in each call of ``loss`` so far.
     """
 
-    task: Task
-    forward_s: float = 0.0
+    spent_s: list[float] = field(default_factory=list)
 
     @property
-    def examples(self) -> int:
-        return self.task.examples
-
-    @property
-    def epoch_steps(self) -> int:
-        return self.task.epoch_steps
-
-    def model(self) -> nn.Module:
-        return self.task.model()
-
-    def batches(self, seed: int) -> Iterator[Batch]:
-        return self.task.batches(seed)
+    def forward_s(self) -> float:
+        """Seconds in ``loss`` so far."""
+        return sum(self.spent_s)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         began_s = time.process_time()
         loss = self.task.loss(model, batch)
-        self.forward_s += time.process_time() - began_s
+        self.spent_s.append(time.process_time() - began_s)
         return loss
-
-    def evaluate(self, model: nn.Module) -> Mapping[str, float]:
-        return self.task.evaluate(model)
 
 
 @dataclass(frozen=True, slots=True)

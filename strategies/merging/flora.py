@@ -41,10 +41,10 @@ from typing import ClassVar, Literal, get_args
 from fedcore.config import nearest
 from fedcore.errors import ConfigError
 from fedcore.params import Params, add
-from fedcore.strategy import PeerId, Update, Work
+from fedcore.strategy import Update
 from strategies.limits import local_work, positive
 from strategies.lora_sum import mean_product
-from strategies.merging.grades import Adapted, Grades, bounded, expected, folded, unfit
+from strategies.merging.grades import Adapted, Grades, Merging, bounded, folded
 from strategies.merging.pairs import pairs_of
 from strategies.merging.stack import Halves, moved_stack, refactored
 
@@ -52,7 +52,7 @@ Merge = Literal["product", "pad"]
 
 
 @dataclass(frozen=True, slots=True)
-class Flora:
+class Flora(Merging):
     """Low-rank training with the exact mean of the products.
 
     Attributes:
@@ -80,11 +80,6 @@ class Flora:
         local_work(self.steps, self.epochs)
         Grades(self.rank, self.ranks)  # checks them
 
-    @property
-    def grades(self) -> Grades:
-        """Who trains how many units."""
-        return Grades(self.rank, self.ranks)
-
     def init(self, params: Params) -> Adapted:
         if self.merge == "pad" and not pairs_of(params):
             raise ConfigError(
@@ -92,20 +87,6 @@ class Flora:
                 'with adapters, or use merge="product"'
             )
         return self.grades.state(0, params)
-
-    def work(self, state: Adapted, peer: PeerId) -> Work:
-        return self.grades.work(state, peer, self.steps, self.epochs)
-
-    def model(self, state: Adapted, peer: PeerId) -> Params:
-        """Return the weights that ``peer`` would use: its rank, and zeros."""
-        return self.grades.model(state, peer)
-
-    def expects(self, work: Work) -> Params:
-        return expected(work)
-
-    def unfit(self, update: Update) -> str | None:
-        """Return why ``update`` cannot be merged, though the gate let it pass."""
-        return unfit(update)
 
     def apply(self, state: Adapted, updates: Sequence[Update]) -> Adapted:
         pairs = pairs_of(state.params)

@@ -183,3 +183,36 @@ def _reach(update: Update, pair: Pair) -> float:
     if not (up.numel() and down.numel()):
         return 0.0
     return float(up.norm(dim=1).max() * down.norm(dim=0).max())
+
+
+class Merging:
+    """What strategies that merge adapters have in common: all but how they merge."""
+
+    __slots__ = ()
+
+    rank: int
+    ranks: int
+    steps: int
+    epochs: int
+
+    @property
+    def grades(self) -> Grades:
+        """Who trains how many units."""
+        return Grades(self.rank, self.ranks)
+
+    def init(self, params: Params) -> Adapted:
+        return self.grades.state(0, params)
+
+    def work(self, state: Adapted, peer: PeerId) -> Work:
+        return self.grades.work(state, peer, self.steps, self.epochs)
+
+    def model(self, state: Adapted, peer: PeerId) -> Params:
+        """Return the weights that ``peer`` would use: its rank, and zeros."""
+        return self.grades.model(state, peer)
+
+    def expects(self, work: Work) -> Params:
+        return expected(work)
+
+    def unfit(self, update: Update) -> str | None:
+        """Return why ``update`` cannot be merged, though the gate let it pass."""
+        return unfit(update)

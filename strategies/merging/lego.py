@@ -25,18 +25,17 @@ import torch
 from fedcore.errors import ConfigError
 from fedcore.params import Params, add
 from fedcore.partial import mean_of
-from fedcore.strategy import PeerId, Update, Work
+from fedcore.strategy import Update
 from strategies.limits import counts, local_work
 from strategies.lora_sum import UP
 from strategies.merging.grades import (
     Adapted,
     Grades,
+    Merging,
     bounded,
-    expected,
     folded,
     halves_of,
     made_pairs,
-    unfit,
 )
 from strategies.merging.pairs import pairs_of
 from strategies.merging.stack import (
@@ -51,7 +50,7 @@ from strategies.merging.units import clustered
 
 
 @dataclass(frozen=True, slots=True)
-class Lego:
+class Lego(Merging):
     """Low-rank training with adapters merged unit by unit.
 
     Attributes:
@@ -81,28 +80,6 @@ class Lego:
         counts(1, passes=self.passes)
         local_work(self.steps, self.epochs)
         Grades(self.rank, self.ranks)  # checks them
-
-    @property
-    def grades(self) -> Grades:
-        """Who trains how many units."""
-        return Grades(self.rank, self.ranks)
-
-    def init(self, params: Params) -> Adapted:
-        return self.grades.state(0, params)
-
-    def work(self, state: Adapted, peer: PeerId) -> Work:
-        return self.grades.work(state, peer, self.steps, self.epochs)
-
-    def model(self, state: Adapted, peer: PeerId) -> Params:
-        """Return the weights that ``peer`` would use: its rank, and zeros."""
-        return self.grades.model(state, peer)
-
-    def expects(self, work: Work) -> Params:
-        return expected(work)
-
-    def unfit(self, update: Update) -> str | None:
-        """Return why ``update`` cannot be merged, though the gate let it pass."""
-        return unfit(update)
 
     def apply(self, state: Adapted, updates: Sequence[Update]) -> Adapted:
         pairs, params = pairs_of(state.params), state.params

@@ -1,10 +1,11 @@
 """A small task whose model is adapters of a frozen base, and a head that is trained."""
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from tests.e2e.normed import Normed
 
 
 class Adapter(nn.Module):
@@ -23,32 +24,13 @@ class Adapter(nn.Module):
 
 
 @dataclass(frozen=True)
-class AdaptedTask:
+class AdaptedTask(Normed):
     """One peer's share: a curve to fit; peers differ in what they add to it."""
 
-    seed: int
     rank: int = 4
-    examples: int = 24
-    epoch_steps: int = 3
 
     def model(self) -> nn.Module:
         return nn.Sequential(Adapter(6, 5, self.rank), nn.Tanh(), nn.Linear(5, 1))
-
-    def batches(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-        x, y = self._data()
-        order = torch.Generator().manual_seed(seed % 2**63)
-        while True:
-            for rows in torch.randperm(self.examples, generator=order).split(8):
-                yield x[rows], y[rows]
-
-    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        x, y = batch
-        return (model(x) - y).square().mean()
-
-    def evaluate(self, model: nn.Module) -> Mapping[str, float]:
-        with torch.no_grad():
-            loss = self.loss(model.eval(), self._data()).item()
-        return {"loss": loss, "examples": float(self.examples)}
 
     def _data(self) -> tuple[Tensor, Tensor]:
         g = torch.Generator().manual_seed(self.seed)

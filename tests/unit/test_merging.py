@@ -44,7 +44,7 @@ def product(params):
 
 
 def start(rank=4):
-    params = params_of(AdaptedTask(0, rank).model())
+    params = params_of(AdaptedTask(0, rank=rank).model())
     g = torch.Generator().manual_seed(5)
     drawn = {n: torch.randn(t.shape, generator=g) / 2 for n, t in params.items()}
     return {**drawn, UP: torch.zeros_like(drawn[UP])}
@@ -55,7 +55,7 @@ def answers(rules, state, tasks):
 
 
 def tasks_of(rank=4):
-    return {peer_name(i): AdaptedTask(i, rank) for i in range(PEERS)}
+    return {peer_name(i): AdaptedTask(i, rank=rank) for i in range(PEERS)}
 
 
 # Names and forms.
@@ -231,8 +231,12 @@ def test_units_filled_up_with_zeros_stay_zeros():
     params = {**start(), UP: torch.linspace(-1, 1, 20).view(5, 4)}
     less = cut(params, [PAIR], 2)
     work = Work(0, less, 5, hints={"do": "ranked"})
-    wide = SGD(lr=0.1, momentum=0.9, weight_decay=0.01)(AdaptedTask(1, 4), work, "a")
-    thin = SGD(lr=0.1, momentum=0.9, weight_decay=0.01)(AdaptedTask(1, 2), work, "a")
+    wide = SGD(lr=0.1, momentum=0.9, weight_decay=0.01)(
+        AdaptedTask(1, rank=4), work, "a"
+    )
+    thin = SGD(lr=0.1, momentum=0.9, weight_decay=0.01)(
+        AdaptedTask(1, rank=2), work, "a"
+    )
     assert (wide.payload[UP] - less[UP]).abs().max() > 1e-3
     for name, t in thin.payload.items():
         torch.testing.assert_close(wide.payload[name], t)
