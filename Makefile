@@ -8,12 +8,13 @@ PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 .PHONY: demo test test-fast lint setup docs clean
 
-demo: $(READY)  ## train eight real federations and a language model, draw reports
+demo: $(READY)  ## train federations and a language model, draw reports, form a mesh
 	@task=mnist; $(BIN)/fedcore data get mnist || \
 	  { echo "going on with the 5000 MNIST digits that are here"; task=mnist5k; }; \
 	$(BIN)/fedcore sim sweep examples/demo.toml --set task.name=$$task --name demo --fresh
 	@$(BIN)/fedcore sim run examples/demo-lm.toml --name demo-lm
 	@$(BIN)/fedcore sim write
+	@$(BIN)/fedcore peer rehearse
 
 test: $(READY) lint  ## every test, real processes, sockets and Ray included
 	@$(BIN)/fedcore data get mnist || echo 'tests that need MNIST are skipped'
@@ -33,7 +34,7 @@ setup: $(READY)
 $(READY): constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[ray,data,lm,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[ray,data,lm,mesh,collab,dev]'
 	@touch $@
 
 clean:

@@ -67,13 +67,13 @@ class Database:
 
     def rows(self, sql: str, *values: Any) -> Iterator[Row]:
         """Execute ``sql`` and yield its rows one by one."""
-        with _told(f"database {self.name}"):
+        with told(f"database {self.name}"):
             for row in self.connection.execute(sql, values):  # noqa: UP028
                 yield row  # "yield from" would close a cursor of a closed connection
 
     def close(self) -> None:
         """Close the file and release its lock."""
-        with _told(f"database {self.name}"):
+        with told(f"database {self.name}"):
             self.connection.close()
 
 
@@ -116,17 +116,17 @@ class RealDisk:
     folder: Path
 
     def names(self) -> Sequence[str]:
-        with _told(f"folder {self.folder}"):
+        with told(f"folder {self.folder}"):
             if not self.folder.exists():
                 return []
             return sorted(p.name for p in self.folder.iterdir() if p.is_file())
 
     def read(self, name: str) -> bytes:
-        with _told(f"read {self.folder / name}"):
+        with told(f"read {self.folder / name}"):
             return (self.folder / name).read_bytes()
 
     def replace(self, name: str, data: bytes) -> None:
-        with _told(f"write {self.folder / name}"):
+        with told(f"write {self.folder / name}"):
             draft = name + TEMPORARY
             try:
                 self.write(draft, data)
@@ -137,11 +137,11 @@ class RealDisk:
             self.sync_names()
 
     def remove(self, name: str) -> None:
-        with _told(f"remove {self.folder / name}"):
+        with told(f"remove {self.folder / name}"):
             (self.folder / name).unlink(missing_ok=True)
 
     def database(self, name: str) -> Database:
-        with _told(f"open {self.folder / name}"):
+        with told(f"open {self.folder / name}"):
             self._make()
             path = self.folder / name
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -177,7 +177,7 @@ class RealDisk:
 
 
 @contextmanager
-def _told(doing: str) -> Iterator[None]:
+def told(doing: str) -> Iterator[None]:
     """Turn what the system says into our errors, with the way out."""
     try:
         yield

@@ -1,5 +1,7 @@
 """Names that came from outside and may serve as keys, labels and file names."""
 
+PeerId = str  # of a client, a node of Flower, or a peer of a mesh
+
 MAX_CHARS = 256
 
 

@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 
+from fedcore.names import PeerId as PeerId
 from fedcore.params import Params
-
-PeerId = str
 
 
 def peer_name(index: int) -> PeerId:

@@ -1,4 +1,6 @@
-"""Peers without a server: transports, the ledger of updates, replicated rounds.
+"""Peers without a server: identities, transports, shared state, content, rounds.
 
-What is here runs on an in-memory network (tests, simulations); it has no sockets.
+Protocols are machines without sockets or clocks (``p2p.machine``). ``p2p.libp2p``,
+``p2p.channel`` and ``p2p.nat`` are the wires between real machines, ``p2p.memory`` is
+those of tests.
 """

@@ -6,6 +6,7 @@ trained) and ``sweep``; each is imported when it is needed.
 
 import argparse
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -226,6 +227,39 @@ def _catalog(parser: argparse.ArgumentParser) -> None:
     _json(parser)
 
 
+def _mesh(parser: argparse.ArgumentParser) -> None:
+    add = partial(parser.add_argument, type=int, metavar="N")
+    add("--seeds", default=200, help="how many seeds (default: %(default)s)")
+    add("--from", dest="start", default=0, help="the first (default: %(default)s)")
+    add("--seed", help="play only this seed, and show it")
+    add("--nodes", help="peers in each mesh")
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="SCENE",
+        help="play only this scene; may be repeated",
+    )
+    parser.add_argument(
+        "--minutes", type=float, metavar="M", help="how long things go wrong"
+    )
+    parser.add_argument(
+        "--without",
+        default="",
+        metavar="NUMBERS",
+        help="leave out these planned faults, such as 0-3,7",
+    )
+    parser.add_argument(
+        "--calm",
+        default="",
+        metavar="NOISE",
+        help="leave out noise: any of loss,duplicate,late",
+    )
+    parser.add_argument(
+        "--trace", action="store_true", help="show the last events of each run"
+    )
+    _json(parser)
+
+
 SECTIONS = (
     "task",
     "partition",
@@ -249,6 +283,7 @@ _ACTIONS: Mapping[str, tuple[str, str, Callable[[Any], None]]] = {
     "verify": ("sims.cli.train:verify", "do a run again and compare the bits", _verify),
     "write": ("sims.cli.writing:write", "let a run's language model write", _write),
     "sweep": ("sims.cli.sweep:sweep", "run every combination of some settings", _sweep),
+    "mesh": ("sims.cli.mesh:mesh", "play meshes in which all goes wrong", _mesh),
     "catalog": ("sims.cli.start:catalog", "list what a run can be made of", _catalog),
 }
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from clients.peer.settings import PeerSettings
 from clients.tasks import load_task
 from fedcore.cli import commands, full_parser, main
-from fedcore.config import from_flags
+from fedcore.config import build, from_flags
 from sims.flower.simulation import parser as flower_parser
 from sims.runs.config import configured
 
@@ -45,7 +46,9 @@ def test_a_command_of_the_docs_is_understood(page: str, words: list[str]) -> Non
         assert flower_parser().parse_args(words[1:])
         return
     args: argparse.Namespace = full_parser(commands()).parse_args(words[1:])
-    assert configured(from_flags(getattr(args, "set", [])))
+    settings = from_flags(getattr(args, "set", []))
+    peers = args.command == "peer"
+    assert build(PeerSettings, settings) if peers else configured(settings)
 
 
 @pytest.mark.parametrize(("page", "text"), EVERY_BLOCK)

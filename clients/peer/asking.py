@@ -1,0 +1,171 @@
+"""The commands that speak with the running node."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from clients.peer.control import Json, ask
+from clients.peer.home import usual_home
+from clients.peer.tables import (
+    contents_table,
+    notes_table,
+    peers_table,
+    status_lines,
+)
+from fedcore.errors import ConfigError
+
+Args = argparse.Namespace
+
+
+def home_of(args: Args) -> Path:
+    """Return the peer's folder that the user means."""
+    return args.home or usual_home()
+
+
+def _asked(args: Args, do: str, **more: Any) -> Json:
+    return ask(home_of(args), {"do": do} | more, _progress)
+
+
+def _progress(what: Json) -> None:
+    """Show how far it is, on one line of a terminal."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{what['words']}\x1b[K")
+        sys.stderr.flush()
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _shown(args: Args, found: Json, text: str) -> int:
+    _say(json.dumps(found) if getattr(args, "json", False) else text)
+    return 0
+
+
+def status(args: Args) -> int:
+    """Say what the node is doing, and why."""
+    found = _asked(args, "status")
+    return _shown(args, found, status_lines(found))
+
+
+def peers(args: Args) -> int:
+    """Say who is there."""
+    found = _asked(args, "status")
+    return _shown(args, {"peers": found["peers"]}, peers_table(found["peers"]))
+
+
+def log(args: Args) -> int:
+    """Say what happened."""
+    found = _asked(args, "notes")
+    return _shown(args, found, notes_table(found["notes"]))
+
+
+def invite(args: Args) -> int:
+    """Make an invite."""
+    found = _asked(args, "invite", role=args.role, lasts_s=args.days * 86400)
+    text = found["invite"]
+    if args.svg:
+        from p2p.identity.qr import svg_qr
+
+        args.svg.write_text(svg_qr(text), "utf-8")
+    if args.qr:
+        from p2p.identity.qr import terminal_qr
+
+        sys.stderr.write(terminal_qr(text) + "\n")
+    if not args.json:
+        sys.stderr.write(
+            f"Whoever holds this line may join as {found['role']} until "
+            f"{found['until']}:\n    fedcore peer join INVITE && fedcore peer up\n"
+        )
+    return _shown(args, found, text)
+
+
+def ping(args: Args) -> int:
+    """Say how long a peer takes to answer."""
+    found = _asked(args, "ping", peer=args.peer, count=args.count)
+    times = sorted(1000 * s for s in found["took_s"])
+    if not times:
+        raise ConfigError(f"{args.peer} did not answer: {found['why']}")
+    text = (
+        f"{found['peer']} by {found['path']}: {len(times)} of {args.count} answered, "
+        f"{times[0]:.1f} / {times[len(times) // 2]:.1f} / {times[-1]:.1f} ms "
+        "(least / median / most)"
+    )
+    return _shown(args, found, text)
+
+
+def netcheck(args: Args) -> int:
+    """Say what kind of router we are behind."""
+    found = _asked(args, "netcheck")
+    return _shown(args, found, "\n".join(found["lines"]))
+
+
+def put(args: Args) -> int:
+    """Share a file."""
+    found = _asked(
+        args, "put", file=str(args.file.resolve()), name=args.name or args.file.name
+    )
+    return _shown(args, found, found["cid"])
+
+
+def get(args: Args) -> int:
+    """Fetch what others share."""
+    out = str(args.out.resolve()) if args.out else None
+    found = _asked(args, "get", content=args.content, out=out)
+    text = f"{found['cid']}: {found['bytes']} bytes" + (f" in {out}" if out else "")
+    return _shown(args, found, text)
+
+
+def listing(args: Args) -> int:
+    """List what the network shares."""
+    found = _asked(args, "status")
+    return _shown(args, {"contents": found["contents"]}, contents_table(found))
+
+
+def expose(args: Args) -> int:
+    """Let members reach a service."""
+    host, _, port = args.at.rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigError(f"{args.at}: write HOST:PORT, such as 127.0.0.1:9092")
+    _asked(args, "expose", service=args.service, host=host, port=int(port))
+    _say(f"members reach {args.at} as {args.service}, while this node runs")
+    return 0
+
+
+def tunnel(args: Args) -> int:
+    """Reach a service of a member."""
+    found = _asked(args, "tunnel", peer=args.peer, service=args.service, port=args.port)
+    _say(f"127.0.0.1:{found['port']}")
+    return 0
+
+
+def evict(args: Args) -> int:
+    """Send a member away."""
+    found = _asked(args, "evict", peer=args.peer)
+    _say(f"{found['peer']} is no member any more")
+    return 0
+
+
+def revoke(args: Args) -> int:
+    """Make an invite worthless."""
+    more = {"invite": args.invite, "members_too": args.members_too}
+    found = _asked(args, "revoke", **more)
+    _say(f"invite {found['invite'][:16]} is worth nothing from now on")
+    return 0
+
+
+def verify(args: Args) -> int:
+    """Check all signatures and content again; 1 if something is wrong."""
+    found = _asked(args, "verify")
+    _shown(args, found, "\n".join(found["lines"]))
+    return 0 if found["good"] else 1
+
+
+def leave(args: Args) -> int:
+    """Leave the network, and tell it."""
+    _asked(args, "leave")
+    _say("left; the node has stopped. `fedcore peer forget` deletes what it kept")
+    return 0

@@ -1,0 +1,187 @@
+"""``fedcore peer``: a node of a mesh. This file only says how it is called.
+
+What the commands do is in ``starting`` (which make or run a node) and ``asking``
+(which speak with the running one); each is imported when it is needed.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+
+from fedcore.cli import EVERYWHERE
+
+Describe = Callable[[argparse.ArgumentParser], None]
+MODULES = "clients.peer"
+
+
+class Peer:
+    """The command ``fedcore peer``."""
+
+    name = "peer"
+    help = "join a mesh of peers that train without a server, and look at it"
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the sub-commands."""
+        chosen = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+        for name, (act, text, describe) in _ACTIONS.items():
+            child = chosen.add_parser(
+                name,
+                help=text,
+                description=f"{text[:1].upper()}{text[1:]}.",
+                epilog=EVERYWHERE,
+            )
+            child.add_argument(
+                "--home",
+                type=Path,
+                metavar="DIR",
+                help="the peer's folder (~/.fedcore/peer)",
+            )
+            describe(child)
+            child.set_defaults(_act=act, _leaf=child)
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do the chosen action."""
+        module, _, name = args._act.partition(":")
+        act: Callable[[argparse.Namespace], int]
+        act = getattr(import_module(f"{MODULES}.{module}"), name)
+        return act(args)
+
+
+def _nothing(parser: argparse.ArgumentParser) -> None:
+    """Take no more arguments."""
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one object, for programs")
+
+
+def _settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a setting of peer.toml, such as limit.up_mbit=20",
+    )
+
+
+def _init(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("network", metavar="NAME", help="what to call the network")
+    _settings(parser)
+
+
+def _join(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "invite",
+        metavar="INVITE",
+        help="the line that begins with fed1: ; - reads it from standard input",
+    )
+    _settings(parser)
+
+
+def _up(parser: argparse.ArgumentParser) -> None:
+    _settings(parser)
+    parser.add_argument("--watch", action="store_true", help="a live view of the node")
+
+
+def _invite(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--role", default="peer", help="admin, peer, observer or relay (peer)")
+    add("--days", type=float, default=7.0, help="how long it may be used (7)")
+    add("--qr", action="store_true", help="also as a QR code, on the terminal")
+    add("--svg", type=Path, metavar="FILE", help="also as a QR code, in a file")
+    _json(parser)
+
+
+def _ping(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("peer", metavar="PEER", help="its name, its id, or the id's last letters")
+    add("--count", type=int, default=5, help="how often (5)")
+    _json(parser)
+
+
+def _put(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("file", type=Path, help="what to share")
+    add("--name", help="what to call it (the file's name)")
+    _json(parser)
+
+
+def _get(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("content", metavar="CID", help="the content's id, or the name it was given")
+    add("--out", type=Path, metavar="FILE", help="where to write it (only keep it)")
+    _json(parser)
+
+
+def _one_peer(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("peer", metavar="PEER", help="its name or id")
+
+
+def _revoke(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("invite", help="the invite, or its id")
+    add("--members-too", action="store_true", help="send away who came with it, too")
+
+
+def _forget(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _relay(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--listen", action="append", default=[], metavar="ADDRESS", help="default: all")
+    add("--port", type=int, default=4001, help="of libp2p (4001)")
+    add("--data-port", type=int, default=4002, help="of the blind relay (4002)")
+    add("--circuits", type=int, default=64, help="most pairs at once (64)")
+    add("--circuit-gb", type=float, default=10.0, help="most for one pair (10)")
+
+
+def _rehearse(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--nodes", type=int, default=3, help="how many processes, 2 to 8 (3)")
+    add("--mb", type=float, default=100.0, help="size of the shared file (100)")
+    add("--keep", type=Path, metavar="DIR", help="keep the nodes' folders here")
+
+
+def _expose(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("service", metavar="NAME", help="what others call it, such as superlink")
+    add("at", metavar="HOST:PORT", help="where it listens, such as 127.0.0.1:9092")
+
+
+def _tunnel(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("peer", metavar="PEER", help="who exposes it")
+    add("service", metavar="NAME", help="what it is called there")
+    add("--port", type=int, default=0, help="on 127.0.0.1 here; 0: any free one (0)")
+
+
+_ACTIONS: Mapping[str, tuple[str, str, Describe]] = {
+    "init": ("starting:init", "found a network, with this peer as its first", _init),
+    "join": ("starting:join_network", "join a network with an invite", _join),
+    "up": ("starting:up", "run the node, until it is stopped", _up),
+    "unit": ("starting:unit", "print a systemd unit that keeps the node up", _nothing),
+    "invite": ("asking:invite", "make an invite, for as many as shall come", _invite),
+    "status": ("asking:status", "what the node is doing, and why", _json),
+    "peers": ("asking:peers", "who is there, and how they are reached", _json),
+    "log": ("asking:log", "what happened lately", _json),
+    "ping": ("asking:ping", "how long a peer takes to answer", _ping),
+    "netcheck": ("asking:netcheck", "what kind of router we are behind", _json),
+    "put": ("asking:put", "share a file, such as a checkpoint", _put),
+    "get": ("asking:get", "fetch what others share", _get),
+    "ls": ("asking:listing", "what the network shares, and what is here", _json),
+    "expose": ("asking:expose", "let members reach a TCP service of ours", _expose),
+    "tunnel": ("asking:tunnel", "reach a TCP service that a member exposes", _tunnel),
+    "evict": ("asking:evict", "send a member away (admins)", _one_peer),
+    "revoke": ("asking:revoke", "make an invite worthless (admins)", _revoke),
+    "verify": ("asking:verify", "check all signatures and content again", _json),
+    "doctor": ("checking:doctor", "is this peer healthy? What to do if not", _json),
+    "leave": ("asking:leave", "leave the network, and tell it", _nothing),
+    "forget": ("starting:forget_all", "delete this peer and all it keeps", _forget),
+    "rehearse": ("rehearsal:rehearse", "play a whole mesh on this machine", _rehearse),
+    "relay": ("starting:relay", "help peers of any network to connect", _relay),
+}
+
+COMMAND = Peer()

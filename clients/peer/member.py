@@ -1,0 +1,296 @@
+"""All machines of one peer, made from its folder, and what one needs of another."""
+
+import random
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from clients.peer.home import SHELF, Home
+from clients.peer.keeping import PATIENCE_S, Keeping
+from clients.peer.settings import PeerSettings
+from fedcore.disk import BUSY_S, Connection, RealDisk
+from fedcore.errors import ConfigError, ProtocolError, StorageError
+from fedcore.names import PeerId
+from p2p.channel.certificates import Credentials
+from p2p.content.library import Library
+from p2p.content.lookup import Lookup
+from p2p.content.manifest import MAX_BLOB_BYTES
+from p2p.content.search import Found
+from p2p.content.shelf import Shelf
+from p2p.content.space import FolderSpace
+from p2p.content.swarm import PATIENCE_S as WANT_S
+from p2p.content.swarm import UP_BYTES_S, Ended, Swarm
+from p2p.identity.openings import Opening
+from p2p.machine import Machine, Note
+from p2p.members.addresses import AddressBook
+from p2p.members.card import About
+from p2p.members.door import Door
+from p2p.members.judging import Policy
+from p2p.members.pulse import Pulse
+from p2p.mesh import Addresses, Mesh, peer_in
+from p2p.nat.berths import SpliceDesk
+from p2p.nat.effects import Dialled, NotDialled
+from p2p.nat.reach import Reach
+from p2p.relaying import Desk
+from p2p.state.bodies import Checkpoint
+from p2p.state.replica import Replica
+from p2p.state.sqlite import SqliteLogStore
+from p2p.state.talks import Habits
+
+GB = 10**9
+BYTES_S_OF_MBIT = 125_000
+CIRCUIT = "/p2p-circuit"
+MOST_LINKS = 64  # peers that we are connected with at a time
+SAVE_S = 5.0  # between two writings of the address book
+
+
+class HandedOver(RealDisk):
+    """A disk whose databases are opened in one thread and used in another."""
+
+    def connect(self, path: Path) -> Connection:
+        return sqlite3.connect(
+            path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+        )
+
+
+@dataclass
+class Member:
+    """One peer's machines. Used in the driver's thread, once that runs.
+
+    Attributes:
+        home: the peer's folder.
+        settings: its owner's.
+        program: the version of this program.
+        fresh: the key was made just now and has never been used.
+        desk: gives leave to splice, if we are a relay.
+        services: tells of our other services, if we are a relay.
+        nearby: peers found on the local network, and where.
+        ended: content that is fetched no more, and why; "" when it is here.
+        names: what peers that were here call themselves.
+    """
+
+    home: Home
+    settings: PeerSettings
+    program: str
+    fresh: bool = False
+    desk: SpliceDesk | None = None
+    services: Desk | None = None
+    nearby: dict[PeerId, tuple[str, ...]] = field(default_factory=dict)
+    ended: dict[str, str] = field(default_factory=dict)
+    names: dict[PeerId, str] = field(default_factory=dict)
+    rng: random.Random = field(default_factory=random.SystemRandom)
+    _saved_s: float = 0.0
+    _view: Any = None
+    _keeping: Keeping = field(default_factory=Keeping)
+
+    def __post_init__(self) -> None:
+        home, rng = self.home, self.rng
+        disk = HandedOver(home.folder)
+        name, role = self.settings.name, home.opening.role
+        self.about = About(program=self.program, role=role, name=name)
+        self.credentials = Credentials.of(home.key)
+        self.replica = Replica(
+            home.key,
+            home.network,
+            home.proof,
+            SqliteLogStore(disk),
+            rng,
+            time.time,
+            Habits(fresh=self.fresh),
+        )
+        self.book = AddressBook(disk, time.time)
+        self.pulse = Pulse(home.key, self.about, self.is_member, rng)
+        allow = frozenset(self.settings.allow) or None
+        policy = Policy(self.is_member, self.banned, allow)
+        self.door = Door(
+            home.key, home.network, home.proof, policy, rng, time.time, self.program
+        )
+        quota = int(self.settings.limit.disk_gb * GB) or 1 << 62
+        self.shelf = Shelf(FolderSpace(home.folder / SHELF), quota_bytes=quota)
+        lookup = Lookup(home.key, home.network, rng, time.time)
+        up_bytes_s = self.settings.limit.up_mbit * BYTES_S_OF_MBIT or UP_BYTES_S
+        self.library = Library(Swarm(self.shelf, rng, up_bytes_s=up_bytes_s), lookup)
+        self.reach = Reach.of(home.me, self.credentials.certificate, rng, self.desk)
+        parts: dict[str, Machine] = {"pulse": self.pulse, "state": self.replica}
+        parts |= {"library": self.library}
+        parts |= {"services": self.services} if self.services else {}
+        self.mesh = Mesh(
+            self.door,
+            self.reach,
+            parts,
+            addresses=self.addresses,
+            hears=self.hears,
+            sees=self.sees,
+            tasks=(self.keep_level, self.keep_all, self.keep_book),
+        )
+
+    def met_nearby(self, peer: PeerId, addresses: Sequence[str]) -> None:
+        """Take note of who is on the local network; from any thread.
+
+        Anybody there can announce anything, so only the newest are kept. The driver's
+        thread may be reading: the table is never changed, but replaced.
+        """
+        rows = {p: a for p, a in self.nearby.items() if p != peer}
+        rows[peer] = tuple(addresses)
+        self.nearby = dict(list(rows.items())[-MOST_LINKS:])
+
+    # What machines ask
+
+    def is_member(self, peer: PeerId) -> bool:
+        """Return whether ``peer`` belongs to the network, as far as we know."""
+        member = self.replica.view.members.get(peer)
+        inside = peer in self.door.members()
+        return inside if member is None else member.status != "out"
+
+    def banned(self, opening: Opening) -> str | None:
+        """Return why a member was sent away; None if it was not."""
+        return self.replica.fold.why_out(opening)
+
+    def addresses(self) -> Addresses:
+        """Return whom to be connected with, and where: the likeliest first."""
+        found: dict[PeerId, tuple[str, ...]] = {}
+        members = self.replica.view.members
+        for peer in self._worth_knowing():
+            member = members.get(peer)
+            gone = member is not None and member.status != "in"
+            stranger = peer in self.mesh.relays and not self.is_member(peer)
+            if gone or stranger or peer == self.home.me:
+                continue
+            found[peer] = self._places_of(peer)
+            if len(found) >= MOST_LINKS:
+                break
+        return found
+
+    def _worth_knowing(self) -> Iterable[PeerId]:
+        """Yield peers: those inside, named in the invite, nearby, met, and members."""
+        yield from self.door.members()
+        yield from self.ways
+        yield from self.nearby
+        members = self.replica.view.members
+        yield from (p for p in self.book.peers() if p not in members)
+        yield from (p for p, m in members.items() if m.status == "in")
+
+    @cached_property
+    def ways(self) -> dict[PeerId, list[str]]:
+        """Addresses that the invite and the settings name, by peer."""
+        ways: dict[PeerId, list[str]] = {}
+        for address in (*self.home.ways, *self.settings.find.bootstrap):
+            peer = peer_in(address)
+            if peer is not None:
+                ways.setdefault(peer, []).append(address)
+        return ways
+
+    def _places_of(self, peer: PeerId) -> tuple[str, ...]:
+        kept = [place.address for place in self.book.of(peer)]
+        places = [*self.nearby.get(peer, ()), *self.pulse.addresses(peer), *kept]
+        return tuple(dict.fromkeys([*places, *self.ways.get(peer, ())]))
+
+    def relay_places(self) -> list[str]:
+        """Return the addresses of all relays that we know, those set by hand first."""
+        places = list(self.settings.find.relays)
+        for address in (a for found in self.ways.values() for a in found):
+            relay, through, _ = address.partition("/p2p-circuit")
+            places += [relay] if through else []
+        for peer in self.door.members():
+            card = self.pulse.record(peer)
+            if card is not None and card.about.relays:
+                places += [a for a in card.about.addresses if CIRCUIT not in a]
+        found = {a: peer_in(a) for a in places}
+        mine = {a: p for a, p in found.items() if p not in (None, self.home.me)}
+        self.mesh.relays |= {peer for peer in mine.values() if peer is not None}
+        return list(mine)
+
+    # What machines say
+
+    def hears(self, now_s: float, effect: Any) -> Iterable[Any] | None:
+        """Take what is meant for us among the effects of the machines."""
+        match effect:
+            case Ended(cid, why):
+                self.ended[cid] = why
+                return []
+            case Found():
+                return []  # the library has heard of it
+        return None
+
+    def sees(self, event: Any) -> None:
+        """Remember where peers were met, and where not."""
+        match event:
+            case Dialled(peer, address=str(address)):
+                self.book.reached(peer, address)
+            case NotDialled(peer):
+                for place in self.book.of(peer):
+                    self.book.missed(peer, place.address)
+
+    # Again and again
+
+    def keep_level(self, now_s: float) -> Iterable[Any]:
+        """Turn away who was sent away, as soon as the state says so."""
+        for peer in self.door.members():
+            card = self.pulse.record(peer)
+            if card is not None:
+                self.names[peer] = card.about.name
+        view = self.replica.view
+        if view is self._view:
+            return ()
+        self._view = view
+        return self.mesh.do("door", now_s, self.door.review())
+
+    def keep_all(self, now_s: float) -> Iterable[Any]:
+        """Fetch every checkpoint that the network lists, if the owner wants that."""
+        if not self.settings.keep_all:
+            return ()
+        wanted, shelves = self.library.swarm.wanted, self.replica.view.checkpoints
+        listed = (row for shelf in shelves.values() for row in shelf.all.items())
+        chosen = list(self._keeping.chosen(now_s, listed, wanted, self._lacks))
+        return [e for point, by in chosen for e in self._keep(now_s, point, by)]
+
+    def _lacks(self, cid: str) -> bool:
+        """Return whether to fetch ``cid``; not if it was here and had to go."""
+        return self.shelf.blob(cid) is None and self.ended.get(cid) != ""
+
+    def _keep(self, now_s: float, point: Checkpoint, by: PeerId) -> Iterable[Any]:
+        try:
+            return self.want(now_s, point.cid, point.size_bytes, PATIENCE_S)
+        except (ConfigError, ProtocolError, StorageError) as error:
+            self.ended[point.cid] = str(error)
+            return [Note("fetch-failed", f"{point.run}: {error}", by)]
+
+    def want(
+        self,
+        now_s: float,
+        cid: str,
+        most_bytes: int = MAX_BLOB_BYTES,
+        patience_s: float = WANT_S,
+    ) -> list[Any]:
+        """Fetch content; return effects, ready for the wires."""
+        given = self.library.want(
+            now_s, cid, limit_bytes=most_bytes, patience_s=patience_s
+        )
+        self.ended.pop(cid, None)
+        return self.mesh.do("library", now_s, given)
+
+    def keep_book(self, now_s: float) -> Iterable[Any]:
+        """Write down where peers were met."""
+        if now_s < self._saved_s + SAVE_S:
+            return ()
+        self._saved_s = now_s
+        for peer in self.door.members():
+            self.book.heard(peer, self.pulse.addresses(peer))
+        try:
+            self.book.save()
+        except StorageError as error:  # of use, but not worth an end
+            return [Note("disk", str(error))]
+        return ()
+
+    def say(self, about: About) -> None:
+        """Let the others know what we are now."""
+        name = self.settings.name
+        role = self.home.opening.role
+        fixed = replace(about, program=self.program, role=role, name=name)
+        if fixed != self.about:
+            self.about = fixed
+            self.pulse.say(fixed)

@@ -1,0 +1,134 @@
+"""The commands that make, run and delete a node."""
+
+import argparse
+import shutil
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from clients.peer import home as homes
+from clients.peer.asking import home_of
+from clients.peer.settings import FILE, PeerSettings, Relay, read_settings
+from clients.peer.tables import short
+from fedcore.config import from_flags
+from fedcore.errors import ConfigError
+
+UNIT = """\
+# Save as /etc/systemd/system/fedcore-peer.service, then:
+#   systemctl daemon-reload && systemctl enable --now fedcore-peer
+[Unit]
+Description=Fedcore peer
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+ExecStart={program} peer up --home "{home}"
+User={user}
+Restart=always
+RestartSec=5
+TimeoutStopSec=30
+NoNewPrivileges=yes
+ProtectSystem=strict
+ReadWritePaths="{home}"
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def _settings(args: argparse.Namespace, folder: Path) -> PeerSettings:
+    return read_settings(folder, from_flags(args.set))
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def init(args: argparse.Namespace) -> int:
+    """Found a network."""
+    folder = home_of(args)
+    home = homes.make(folder, _settings(args, folder), args.network)
+    _say(f"network {args.network} ({home.network[:12]}), first peer {short(home.me)}")
+    _say(
+        "now: fedcore peer up       and, in another terminal: fedcore peer invite\n"
+        f"settings are in {folder / FILE}"
+    )
+    return 0
+
+
+def join_network(args: argparse.Namespace) -> int:
+    """Join a network with an invite."""
+    from p2p.identity.invites import read_invite
+
+    text = sys.stdin.readline() if args.invite == "-" else args.invite
+    folder, invite = home_of(args), read_invite(text.strip())
+    home = homes.join(folder, _settings(args, folder), invite)
+    _say(f"peer {short(home.me)}, {invite.role} of {invite.name}")
+    _say("now: fedcore peer up")
+    return 0
+
+
+def up(args: argparse.Namespace) -> int:
+    """Run the node until SIGTERM or Ctrl-C."""
+    from clients.peer.daemon import PeerNode
+
+    folder = home_of(args)
+    home = homes.load(folder)
+    with homes.locked(folder):
+        settings = homes.with_ports(home, _settings(args, folder))
+        stop = _stopped_by_signals()
+        with PeerNode(home, settings, _say) as node:
+            if args.watch:
+                from clients.peer.live import watch
+
+                watch(node.status, node.notes.newest, lambda: node.goes_on(stop))
+            node.wait(stop)
+    return 0
+
+
+def unit(args: argparse.Namespace) -> int:
+    """Print a systemd unit."""
+    import getpass
+
+    program = shutil.which("fedcore") or f"{sys.executable} -m fedcore"
+    folder = str(home_of(args).resolve()).replace("%", "%%")
+    _say(UNIT.format(program=program, home=folder, user=getpass.getuser()).rstrip())
+    return 0
+
+
+def forget_all(args: argparse.Namespace) -> int:
+    """Delete this peer."""
+    folder = home_of(args)
+    home = homes.load(folder)
+    if not args.yes:
+        sys.stderr.write(
+            f"This deletes peer {short(home.me)} of {home.opening.founding.name}, its "
+            f"key and all it keeps in {folder}. Type yes: "
+        )
+        sys.stderr.flush()
+        if sys.stdin.readline().strip() != "yes":
+            raise ConfigError("nothing deleted")
+    homes.forget(folder)
+    _say(f"deleted: {folder}")
+    return 0
+
+
+def relay(args: argparse.Namespace) -> int:
+    """Run a relay until SIGTERM or Ctrl-C."""
+    from clients.peer.serving import run_relay
+
+    stop = _stopped_by_signals()
+    settings = Relay(True, args.data_port, args.circuit_gb, args.circuits)
+    key = homes.relay_key(home_of(args) / "relay")
+    run_relay(key, args.listen, args.port, settings, _say, stop)
+    return 0
+
+
+def _stopped_by_signals() -> threading.Event:
+    """Return what is set when the user or the system wants us to end."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop

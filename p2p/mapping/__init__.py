@@ -1,0 +1,1 @@
+"""Asking the router for a port: NAT-PMP and UPnP, without any library."""

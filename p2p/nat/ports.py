@@ -1,0 +1,66 @@
+"""TCP sockets that share one local port, as holes in a NAT need them."""
+
+import socket
+from contextlib import suppress
+from typing import Any
+
+from p2p.nat.addresses import Address
+
+_ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # noqa: S104 - every way in
+_RESET = b"\x01\0\0\0\0\0\0\0"  # linger for no time: close with a reset
+
+
+def family_of(address: Address) -> socket.AddressFamily:
+    """Return the family of sockets that can dial ``address``."""
+    return socket.AF_INET6 if ":" in address.host else socket.AF_INET
+
+
+def bound(family: socket.AddressFamily, port: int) -> socket.socket:
+    """Return a non-blocking TCP socket bound to ``port``, which others may share.
+
+    Raises:
+        OSError: the port belongs to another program.
+    """
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "SO_REUSEPORT"):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((_ANY[family], port))
+    except OSError:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return sock
+
+
+def kept_alive(sock: socket.socket, *, idle_s: int = 20) -> None:
+    """Keep the mappings of NATs on the way, and notice a dead path within a minute."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    options = {"TCP_KEEPIDLE": idle_s, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+    for name, value in {**options, "TCP_USER_TIMEOUT": 30_000}.items():
+        if hasattr(socket, name):  # each system knows some of them
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def dropped(sock: socket.socket) -> None:
+    """Close at once and for both, so that the two ports can be joined anew."""
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    sock.close()
+
+
+def remote(sock: socket.socket) -> Address | None:
+    """Return the other end's address, or None when it is gone."""
+    try:
+        return address_of(sock.getpeername())
+    except OSError:
+        return None
+
+
+def address_of(place: tuple[Any, ...]) -> Address:
+    """Return what a socket calls ``place``, without the interface of IPv6."""
+    return Address(place[0].partition("%")[0], place[1])

@@ -1,0 +1,114 @@
+"""Attempts at data channels always end, and in the right order."""
+
+import random
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from p2p import wires as node_wires
+from p2p.channel.caps import Caps
+from p2p.channel.channel import channel
+from p2p.driver import Driver
+from p2p.machine import Ask
+from p2p.nat.effects import Closed, NotOpened, Opened, Punch
+from p2p.nat.punch import Opening
+from p2p.wires import NodeWires
+from tests.channel_ends import A, B, Echo, both, sockets
+
+PUNCH = Punch(B.peer, 7, bytes(16), True, B.certificate, ())
+
+
+class Silent:
+    topics = ()
+
+    def step(self, now_s, event):
+        heard.append(event)
+        return ()
+
+
+heard = []
+
+
+@pytest.fixture
+def wires():
+    heard.clear()
+    mesh = SimpleNamespace(serve=lambda *_: None, watch=lambda _: None)
+    made = NodeWires(mesh, SimpleNamespace(port=1), A, Caps(), random.Random(1))
+    driver = Driver(Silent(), made, lambda note: None).start()
+    made.attach(driver)
+    yield made
+    made.close()
+    driver.close()
+
+
+def until(good):
+    until_s = time.monotonic() + 20
+    while not good():
+        assert time.monotonic() < until_s
+        time.sleep(0.01)
+
+
+def opening_to(wires, monkeypatch, serve, ended_first):
+    """Punch to a far end that hangs up; return once the attempt has ended."""
+    near, far = sockets()
+    opening = Opening(near, True, "direct (same network)", None)
+    monkeypatch.setattr(node_wires, "open_socket", lambda *_: opening)
+    ends = {"certificate": A.certificate, "serve": serve}
+
+    def answer():
+        made = channel(far, B, ends["certificate"], dialer=False, serve=serve)
+        if ended_first:
+            made.close("no more")
+        return made
+
+    if ended_first:  # so that it is over before the attempt is reported
+
+        def slowly(*args, **more):
+            made = channel(*args, **more)
+            until(lambda: made.over is not None)
+            return made
+
+        monkeypatch.setattr(node_wires, "channel", slowly)
+    post = wires._driver.post
+    return both(lambda: wires._punch(PUNCH, post), answer)[1]
+
+
+def channels_heard():
+    return [type(e) for e in heard if isinstance(e, Opened | Closed | NotOpened)]
+
+
+def test_a_punch_that_cannot_even_begin_ends(wires):
+    def no_descriptors(*_, **__):
+        raise OSError(24, "Too many open files")
+
+    wires.listener.expect = no_descriptors
+    wires.do(PUNCH, wires._driver.post)
+    until(channels_heard)
+    (event,) = [e for e in heard if isinstance(e, NotOpened)]
+    assert (event.peer, event.ticket) == (B.peer, 7)
+    assert "Too many open files" in event.why
+
+
+def test_a_channel_that_ends_at_once_is_first_open_and_then_closed(wires, monkeypatch):
+    opening_to(wires, monkeypatch, Echo(), ended_first=True)
+    until(lambda: len(channels_heard()) == 2)
+    assert channels_heard() == [Opened, Closed]
+    assert wires.lines() == {}
+
+
+def test_a_question_for_much_data_waits_for_a_channel(wires, monkeypatch):
+    answer = wires.ask(Ask(B.peer, "/x", b"much", 1, 20.0, bulk=True))
+    assert not answer.done()
+    far = opening_to(wires, monkeypatch, Echo(), ended_first=False)
+    assert answer.result(20) == b"much"
+    far.close()
+    until(lambda: channels_heard() == [Opened, Closed])
+
+
+def test_a_punch_that_outlives_the_node_opens_nothing(wires, monkeypatch):
+    wires.close()
+    far = opening_to(wires, monkeypatch, Echo(), ended_first=False)
+    until(lambda: far.over is not None)
+    assert wires.lines() == {}
+    assert channels_heard() in ([], [NotOpened])

@@ -1,0 +1,78 @@
+"""libp2p's own hole punching, and who is told to be reachable, behind real routers."""
+
+import sys
+
+import pytest
+
+from p2p.identity.keys import Key
+from tests.nat.lab import Lab
+from tests.nat.stage import Actor
+
+pytestmark = [pytest.mark.netns, pytest.mark.slow]
+
+PROGRAM = """
+import json, random, sys, time
+from p2p.identity.keys import Key
+from p2p.libp2p.config import Libp2pConfig
+from p2p.libp2p.parts import Punching, Reachable, Relayed, Relaying
+from p2p.libp2p.thread import MeshThread
+
+seed, ip, relay, target = int(sys.argv[1]), *sys.argv[2:5]
+rng = random.Random(seed)
+relayed = Relayed([relay] if relay else [], rng, from_port=True)
+reachable = Reachable(rng)
+parts = [relayed, Punching(), reachable] if relay else [Relaying(), reachable]
+key = Key(bytes([seed]) * 32)
+said = set()
+
+def say(event, **more):
+    line = json.dumps({"event": event, **more})
+    if line not in said:
+        said.add(line)
+        print(line, flush=True)
+
+with MeshThread(Libp2pConfig(key, [f"/ip4/{ip}/tcp/4001"], parts)) as mesh:
+    say("ready")
+    while True:
+        circuits = [a for a in mesh.addresses() if "p2p-circuit" in a]
+        if circuits or not relay:
+            say("reserved")
+        if circuits and target and target not in mesh.peers():
+            mesh.connect([f"{relay}/p2p-circuit/p2p/{target}"], 10).exception()
+        for peer in mesh.peers():
+            path = mesh.path(peer)
+            if path:
+                say(path.kind, peer=peer)
+        say("reachable", kind=reachable.kind)
+        time.sleep(0.1)
+"""
+
+
+def start(lab, place, seed, relay="", target=""):
+    command = [sys.executable, "-c", PROGRAM, str(seed), place.ip, relay, target]
+    return Actor(place.name, lab.start(place, *command))
+
+
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [("port-restricted", "direct"), ("shifting", "direct"), ("symmetric", "relayed")],
+)
+def test_a_circuit_between_two_homes_becomes_direct_where_it_can(kind, way):
+    relay_id, ann_id, bob_id = (Key(bytes([i]) * 32).peer for i in (1, 2, 3))
+    with Lab() as lab:
+        public = lab.host("relay")
+        start(lab, public, 1)
+        relay = f"/ip4/{public.ip}/tcp/4001/p2p/{relay_id}"
+        ann = start(lab, lab.home("ann", kind), 2, relay)
+        bob = start(lab, lab.home("bob", kind), 3, relay, ann_id)
+        for actor, other in ((ann, bob_id), (bob, ann_id)):
+            until_said(actor, {"event": "relayed", "peer": other})
+            until_said(actor, {"event": way, "peer": other})
+        until_said(ann, {"event": "reachable", "kind": "private"})
+        direct = {"event": "direct", "peer": bob_id} in ann.said
+        assert direct == (way == "direct")
+
+
+def until_said(actor, words):
+    if words not in actor.said:
+        actor.wait(lambda new: new == words, 30)
