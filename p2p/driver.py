@@ -144,7 +144,7 @@ class Driver:
     def _busy(self, peer: PeerId) -> str | None:
         if self._asking[peer] >= MOST_OPEN_EACH:
             return f"{MOST_OPEN_EACH} questions of yours wait for answers already"
-        much = self._inbox.waiting(peer)[1] > MOST_BYTES_EACH
+        much = self._inbox.waiting(peer)[1] >= MOST_BYTES_EACH
         if much or len(self._open) >= MOST_OPEN or self._is_full():
             return "busy; ask again later"
         return None

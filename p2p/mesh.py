@@ -35,7 +35,7 @@ from p2p.relaying import Guests
 
 TICK_S = 1.0
 DOORSTEP_S = 60.0  # how long a stranger may stay connected
-GOODBYE_S = 1.0  # for who is turned away, to hear why
+GOODBYE_S = doors.PATIENCE_S + 2.0  # for who is turned away, to ask and hear why
 Addresses = Mapping[PeerId, tuple[str, ...]]
 Act = Callable[[float], Iterable[Any]]
 Hears = Callable[[float, Any], Iterable[Any] | None]

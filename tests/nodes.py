@@ -48,17 +48,22 @@ class Node:
 
     def up(self) -> "Node":
         """Start the node, and return when it can be asked."""
+        self.begin("up", "-v")
+        self.until(lambda: (self.home / "control.sock").exists(), "it listens")
+        return self
+
+    def begin(self, action: str, *words: str) -> None:
+        """Start a command that goes on, and return at once."""
         self.starts += 1
+        command = [*FEDCORE, "peer", action, *words, "--home", str(self.home)]
         with self.log_file().open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.inside, *FEDCORE, "peer", "up", "-v", "--home", str(self.home)],
+                [*self.inside, *command],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 cwd=ROOT,
             )
-        self.until(lambda: (self.home / "control.sock").exists(), "it listens")
-        return self
 
     def kill(self) -> None:
         """End it as a power cut would."""

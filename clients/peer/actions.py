@@ -65,6 +65,10 @@ class Actions:
             "leave": self._leave,
             "expose": self._expose,
             "tunnel": self._tunnel,
+            "found": self.node.runs.found,
+            "run": self.node.runs.described,
+            "model": self.node.runs.model,
+            "contribute": self.node.runs.contribute,
         }
         if name not in acts:
             raise ConfigError(f'nothing is called "{name}"; {nearest(name, acts)}')
@@ -162,8 +166,8 @@ class Actions:
         self._write([(Kind.REMOVAL, self._call(removal).encode())])
 
     def _leave(self, request: Json, say: Say) -> Json:
-        lamport = self._call(lambda _: self.node.member.replica.view.lamport)
-        self._write([(Kind.LEAVE, Presence(lamport + 1).encode())])
+        lamport = self._call(lambda _: self.node.member.replica.view.next_lamport)
+        self._write([(Kind.LEAVE, Presence(lamport).encode())])
         time.sleep(LEAVE_S)
         self.node.end()
         return {}

@@ -115,6 +115,23 @@ def _get(parser: argparse.ArgumentParser) -> None:
     _json(parser)
 
 
+def _train(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("run", metavar="RUN", help="the run's name")
+    add("--found", action="store_true", help="begin the run (admins)")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="with --found: task.name, strategy.lr, strategy.steps, seed, ...",
+    )
+    add("--share", default="1/1", metavar="I/N", help="our part of the task's rows")
+    add("--task", metavar="NAME", help="our own examples: a task, or a file of ours")
+    add("--turns", type=int, default=100, help="how often to add something (100)")
+    add("--every", type=int, default=10, help="turns between two lines (10)")
+
+
 def _one_peer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("peer", metavar="PEER", help="its name or id")
 
@@ -172,6 +189,7 @@ _ACTIONS: Mapping[str, tuple[str, str, Describe]] = {
     "put": ("asking:put", "share a file, such as a checkpoint", _put),
     "get": ("asking:get", "fetch what others share", _get),
     "ls": ("asking:listing", "what the network shares, and what is here", _json),
+    "train": ("training:train", "train a model that all members hold", _train),
     "expose": ("asking:expose", "let members reach a TCP service of ours", _expose),
     "tunnel": ("asking:tunnel", "reach a TCP service that a member exposes", _tunnel),
     "evict": ("asking:evict", "send a member away (admins)", _one_peer),

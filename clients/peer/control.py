@@ -77,14 +77,14 @@ class _Server(socketserver.ThreadingUnixStreamServer):
 
 class _Handler(socketserver.StreamRequestHandler):
     def handle(self) -> None:
-        line = self.rfile.readline(MOST_BYTES)
         server = cast("_Server", self.server)
         with suppress(OSError):  # the asker has gone: its loss
             try:
-                request = _object(line)
+                request = _object(self.rfile.readline(MOST_BYTES))
                 self._say({"result": server.act(request, self._progress)})
             except FedError as error:
-                self._say({"error": str(error)})
+                again = isinstance(error, PeerLostError)
+                self._say({"error": str(error), "again": again})
             except Exception as error:  # the border: a command must not end the node
                 log.exception("a command failed")
                 self._say({"error": f"unexpected {type(error).__name__}: {error}"})
@@ -116,7 +116,7 @@ def ask(home: Path, request: Json, say: Say | None = None) -> Json:
         say: told of progress.
 
     Raises:
-        PeerLostError: no node runs here.
+        PeerLostError: no node runs here, or asking again later may help.
         ConfigError: it cannot do it; says why.
     """
     try:
@@ -128,7 +128,8 @@ def ask(home: Path, request: Json, say: Say | None = None) -> Json:
                 if "progress" in answer and say is not None:
                     say(answer["progress"])
                 elif "error" in answer:
-                    raise ConfigError(answer["error"])
+                    kind = PeerLostError if answer.get("again") else ConfigError
+                    raise kind(answer["error"])
                 elif "result" in answer:
                     return cast("Json", answer["result"])
     except OSError as error:

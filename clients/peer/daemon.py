@@ -19,6 +19,7 @@ from clients.peer.notes import Notes
 from clients.peer.page import Page
 from clients.peer.ports import any_hosts, free_port
 from clients.peer.report import Report
+from clients.peer.runs import Runs
 from clients.peer.serving import RelayService, serve_as_relay
 from clients.peer.settings import PeerSettings
 from clients.peer.ways import worth_telling
@@ -87,6 +88,7 @@ class PeerNode:
             desk=self.relay.desk if self.relay else None,
             services=self.relay.services if self.relay else None,
         )
+        self._open.callback(self.member.close)
         no_longer_fresh(home)  # the first entry is on disk
         self.relayed = Relayed((), rng)
         self.reachable = Reachable(rng)
@@ -208,6 +210,7 @@ class PeerNode:
         keep_ports(self.home, ports)
 
     def _serve_people(self) -> None:
+        self.runs = Runs(self)
         self.report = Report(self)
         control = Control(self.home.folder, Actions(self).do)
         self._open.callback(control.close)

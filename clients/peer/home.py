@@ -81,7 +81,7 @@ def make(folder: Path, settings: PeerSettings, network: str) -> Home:
         network: its name.
 
     Raises:
-        ConfigError: there is a peer in it, or the name is not fit.
+        ConfigError: there is a peer or the rest of one in it, or the name is not fit.
     """
     _check_free(folder)
     key = Key.fresh()
@@ -106,6 +106,11 @@ def _check_free(folder: Path) -> None:
         raise ConfigError(
             f"{folder} holds a peer already: choose another folder with --home, or "
             "remove it with `fedcore peer forget`"
+        )
+    if (folder / STATE).exists():
+        raise ConfigError(
+            f"{folder} holds {STATE} of a peer whose key is gone: choose another "
+            "folder with --home, or delete this one"
         )
 
 

@@ -12,7 +12,13 @@ from rich.text import Text
 from clients.peer.tables import short, size, span
 from fedcore.errors import FedError
 
-COLOURS = {"direct": "green", "relayed": "yellow", "joining": "cyan", "waiting": "red"}
+COLOURS = {
+    "training": "magenta",
+    "direct": "green",
+    "relayed": "yellow",
+    "joining": "cyan",
+    "waiting": "red",
+}
 MOST_NOTES = 6
 Status = Mapping[str, Any]
 

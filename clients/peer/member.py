@@ -93,11 +93,12 @@ class Member:
         name, role = self.settings.name, home.opening.role
         self.about = About(program=self.program, role=role, name=name)
         self.credentials = Credentials.of(home.key)
+        self.store = SqliteLogStore(disk)
         self.replica = Replica(
             home.key,
             home.network,
             home.proof,
-            SqliteLogStore(disk),
+            self.store,
             rng,
             time.time,
             Habits(fresh=self.fresh),
@@ -128,15 +129,18 @@ class Member:
             tasks=(self.keep_level, self.keep_all, self.keep_book),
         )
 
+    def close(self) -> None:
+        """Let go of the files; the machines are not used any more."""
+        self.store.close()
+
     def met_nearby(self, peer: PeerId, addresses: Sequence[str]) -> None:
         """Take note of who is on the local network; from any thread.
 
-        Anybody there can announce anything, so only the newest are kept. The driver's
-        thread may be reading: the table is never changed, but replaced.
+        Anybody there can announce anything: only the newest are kept. The driver may be
+        reading, so the table is replaced, never changed.
         """
-        rows = {p: a for p, a in self.nearby.items() if p != peer}
-        rows[peer] = tuple(addresses)
-        self.nearby = dict(list(rows.items())[-MOST_LINKS:])
+        others = [row for row in self.nearby.items() if row[0] != peer]
+        self.nearby = dict([*others, (peer, tuple(addresses))][-MOST_LINKS:])
 
     # What machines ask
 

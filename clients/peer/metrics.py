@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-STATES = ("waiting", "joining", "relayed", "direct")
+STATES = ("waiting", "joining", "relayed", "direct", "training")
 Json = Mapping[str, Any]
 
 GAUGES = {
@@ -42,6 +42,10 @@ def _lines(status: Json) -> Iterator[str]:
     yield from _head("notes_total", "counter", "What happened, by kind.")
     for kind, count in sorted(status["counts"].items()):
         yield f'fedcore_notes_total{{kind="{_escaped(kind)}"}} {count}'
+    yield from _head("run_additions", "gauge", "What all peers added to a run.")
+    for run in status["runs"]:
+        label = f'{{run="{_escaped(run["run"])}"}}'
+        yield f"fedcore_run_additions{label} {run['additions']}"
     yield from _head("content_bytes", "gauge", "Content that is here, in bytes.")
     here = sum(item["bytes"] for item in status["contents"] if item["here"])
     yield f"fedcore_content_bytes {here}"

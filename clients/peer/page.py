@@ -11,8 +11,10 @@ import hmac
 import json
 import logging
 import secrets
+import socket
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
@@ -27,6 +29,7 @@ HOST = "127.0.0.1"
 TOKEN = "token"  # noqa: S105 - the name of the file
 QUIET_S = 10.0
 MOST_THREADS = 16
+ROOM_S = 1.0  # the longest wait for the oldest of them to end
 STATIC = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
@@ -99,18 +102,30 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, place: tuple[str, int], handler: Any) -> None:
         self._slots = threading.BoundedSemaphore(MOST_THREADS)
+        self._open: dict[socket.socket, None] = {}  # the oldest first
         super().__init__(place, handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._slots.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
+        """Serve it; if too many are open, the oldest makes room: it says too little."""
+        if not self._slots.acquire(blocking=False):
+            for oldest in list(self._open)[:1]:
+                with suppress(OSError):
+                    oldest.shutdown(socket.SHUT_RDWR)  # its thread ends
+            if not self._slots.acquire(timeout=ROOM_S):
+                self.shutdown_request(request)
+                return
+        self._open[request] = None
+        super().process_request(request, client_address)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing on the terminal: most are browsers that were closed."""
+        log.info("a request of the page broke", exc_info=True)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
+            self._open.pop(request, None)
             self._slots.release()
 
 

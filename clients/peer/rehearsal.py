@@ -1,7 +1,8 @@
 """``fedcore peer rehearse``: a whole mesh on this machine, to see it and to trust it.
 
 Real processes on the loopback interface found a network, join it with one invite, share
-a file, lose a node to ``kill -9`` (the founder, too), and end with one state hash.
+a file, train a model with no server, lose a node to ``kill -9`` (the founder, too), and
+end with one state hash.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +27,14 @@ ALONE = (
     *("--set", "listen.addresses=127.0.0.1"),
     *("--set", "find.nearby=false"),
     *("--set", "find.map_ports=false"),
+)
+RUN, TURNS = "digits", "12"
+PROBES = (
+    *("--set", "task.name=digits"),
+    *("--set", "strategy.lr=0.01"),
+    *("--set", "strategy.eps=0.01"),
+    *("--set", "strategy.steps=60"),
+    *("--set", "strategy.directions=4"),
 )
 WAIT_S = 60.0
 LOOK_S = 0.1
@@ -131,6 +141,7 @@ class Rehearsal:
                 stack.callback(actor.kill)
             self._gather()
             self._share()
+            self._train()
             self._lose(self.actors[0])
             self._lose(self.actors[-1])
             self._check()
@@ -161,6 +172,23 @@ class Rehearsal:
             "every chunk checked against its digest"
         )
 
+    def _train(self) -> None:
+        """Train one model from all sides at once; everybody ends with the same bits."""
+        first = self.actors[0]
+        first.run("train", RUN, "--found", "--turns", "0", *PROBES)
+        until(lambda: all(_knows(a, RUN) for a in self.actors), "all know the run")
+        with ThreadPoolExecutor(self.count) as pool:
+            list(pool.map(self._part, range(self.count)))
+        until(lambda: level(self.actors), "all have heard all additions")
+        ends = [actor.run("train", RUN, "--turns", "0") for actor in self.actors]
+        if len(set(ends)) != 1:
+            raise PeerLostError(f"the peers hold different weights: {ends}")
+        self.say(f"trained by all at once, with no server: {ends[0]}")
+
+    def _part(self, number: int) -> None:
+        share = f"{number + 1}/{self.count}"
+        self.actors[number].run("train", RUN, "--share", share, "--turns", TURNS)
+
     def _everywhere(self, cid: str) -> bool:
         contents = [c for a in self.actors for c in a.status()["contents"]]
         here = [c for c in contents if c["cid"] == cid and c["here"]]
@@ -182,6 +210,12 @@ class Rehearsal:
         for actor in self.actors:
             actor.run("verify")
         self.say("every signature, link and chunk of every node is good")
+
+
+def _knows(actor: Actor, run: str) -> bool:
+    status = actor.status()
+    here = [c["here"] for c in status["contents"] if c["name"] == f"{run}-base"]
+    return any(r["run"] == run for r in status["runs"]) and here == [True]
 
 
 def _alone(actor: Actor, gone: Actor) -> bool:

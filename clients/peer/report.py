@@ -13,8 +13,12 @@ from fedcore.names import PeerId
 if TYPE_CHECKING:
     from clients.peer.daemon import PeerNode
 
-State = Literal["waiting", "joining", "relayed", "direct"]
+State = Literal["waiting", "joining", "relayed", "direct", "training"]
 Json = dict[str, Any]
+GONE = {
+    "left": "this peer has left the network; join anew with a fresh invite",
+    "out": "this peer was sent away from the network",
+}
 
 
 @dataclass
@@ -81,10 +85,12 @@ class Report:
             "writers": len(heads),
             "level": replica.ready,
             "forks": [f"{w} told two stories; it is frozen" for w in forks],
+            "standing": view.members[me].status if me in view.members else "in",
             "members": sum(m.status == "in" for m in view.members.values()),
             "alive": len(alive - {me}) + 1,
             "contents": self._contents(now_s),
-            "runs": {name: len(facts) for name, facts in view.facts.items()},
+            "runs": [self._run(name) for name in view.runs],
+            "training": sorted(self.node.runs.lately()),
             "counts": dict(self.node.notes.counts),
             "peers": [self._peer(peer, peer in alive, now_s) for peer in others],
         }
@@ -107,6 +113,16 @@ class Report:
             "version": card.about.program if card else "",
             "relays": bool(card and card.about.relays),
             "path": path if status == "in" else status,
+        }
+
+    def _run(self, name: str) -> Json:
+        facts = self.node.member.replica.view.facts.get(name, ())
+        own = self.node.runs.own.get(name)
+        return {
+            "run": name,
+            "additions": len(facts),
+            "own": own.facts if own else 0,
+            "loss": own.loss if own else None,
         }
 
     def _contents(self, now_s: float) -> Sequence[Json]:
@@ -163,20 +179,26 @@ def _summed(peers: Sequence[Json]) -> Json:
     return {name: sum(peer[name] for peer in peers) for name in names}
 
 
+def _why_alone(inner: Json, peers: Sequence[Json]) -> str:
+    members = [p for p in peers if p["status"] == "in"]
+    if inner["standing"] in GONE:
+        return GONE[inner["standing"]]
+    if not members and inner["members"] <= 1 and inner["level"]:
+        return "nobody else is here; invite somebody: fedcore peer invite"
+    whys = sorted({p["path"] for p in members})[:1]
+    return f"nobody can be reached yet; {whys[0] if whys else 'trying'}"
+
+
 def _state(inner: Json, peers: Sequence[Json]) -> tuple[State, str]:
     here = [p for p in peers if p["inside"]]
     if not here:
-        members = [p for p in peers if p["status"] == "in"]
-        if not members and inner["members"] <= 1 and inner["level"]:
-            return (
-                "waiting",
-                "nobody else is here; invite somebody: fedcore peer invite",
-            )
-        whys = sorted({p["path"] for p in members})[:1]
-        return "waiting", f"nobody can be reached yet; {whys[0] if whys else 'trying'}"
+        return "waiting", _why_alone(inner, peers)
     if not inner["level"]:
         return "joining", f"learning from {len(here)} what was written so far"
     direct = [p for p in here if p["path"].startswith("direct")]
+    if inner["training"]:
+        runs = ", ".join(inner["training"])
+        return "training", f"adding to {runs}, with {len(here)} others here"
     total = f"{len(here)} {'peer' if len(here) == 1 else 'peers'}"
     if direct:
         return "direct", f"connected with {total}, {len(direct)} of them directly"

@@ -25,7 +25,7 @@ After=network-online.target
 [Service]
 ExecStart={program} peer up --home "{home}"
 User={user}
-Restart=always
+Restart=on-failure
 RestartSec=5
 TimeoutStopSec=30
 NoNewPrivileges=yes

@@ -45,9 +45,15 @@ def status_lines(status: Json) -> str:
         ("up, down", f"{size(traffic['up_bytes'])}, {size(traffic['down_bytes'])}"),
         ("running", span(status["uptime_s"])),
     ]
+    rows += [("run", _run_words(run)) for run in status["runs"]]
     rows += [("page", status["page"])] if status.get("page") else []
     rows += [("fork", words) for words in status["forks"]]
     return "\n".join(f"{name:<11} {text}" for name, text in rows)
+
+
+def _run_words(run: Json) -> str:
+    loss = "" if run["loss"] is None else f", loss {run['loss']:.4f}"
+    return f"{run['run']}: {run['additions']} additions, {run['own']} ours{loss}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -51,7 +51,8 @@ def channel(
         tune(sock, limits.silence_s)
         tls = Tls(sock, me, peer_certificate, dialer)
         tls.shake(limits.handshake_s)
-        line, path = _line(tls, limits, caps or Caps()), _place(sock)
+        path = _place(sock)
+        line = _line(tls, limits, caps or Caps())
     except BaseException as error:
         sock.close()
         if isinstance(error, FedError) or not isinstance(error, OSError):

@@ -136,6 +136,11 @@ class Pipe:
         return self.shut and self.ended and self.end_known
 
     @property
+    def end_told(self) -> bool:
+        """Whether the other end has said where it ends."""
+        return self._end_at is not None
+
+    @property
     def reads(self) -> bool:
         """Whether to take more from the local socket."""
         room = self._sent < self._room and self.under_way < _UNDER_WAY
@@ -164,6 +169,11 @@ class Pipe:
         self.under_way += do is Do.DATA
         self.send(self, Message(do, self.key.mine, self.key.number, offset, data))
 
+    def tell_room(self) -> None:
+        """Say how far we have written; again does no harm."""
+        self._told = self._written
+        self._say(Do.ROOM, self._written)
+
     def take(self, message: Message) -> None:
         """Take DATA, END or ROOM from the other end; what comes again does no harm.
 
@@ -188,7 +198,8 @@ class Pipe:
         if end > (most if self._end_at is None else self._end_at):
             raise ProtocolError("a tunnel's bytes beyond its end or window")
         self._apart[offset] = data
-        if len(self._apart) > _APART:
+        apart_bytes = sum(map(len, self._apart.values()))
+        if len(self._apart) > _APART or apart_bytes > WINDOW_BYTES:
             raise ProtocolError("a tunnel's bytes with too many gaps")
         while self._taken in self._apart:
             data = self._apart.pop(self._taken)
@@ -210,8 +221,7 @@ class Pipe:
             del self._buffer[:count]
             self._written += count
         if self._written - self._told >= WINDOW_BYTES // _ROOM_PARTS:
-            self._told = self._written
-            self._say(Do.ROOM, self._written)
+            self.tell_room()
         if self._end_at == self._written and not self.shut:
             self.shut = True
             self.sock.shutdown(socket.SHUT_WR)

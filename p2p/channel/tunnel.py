@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 _ANSWER_S = 20.0
 _PATIENCE_S = 15.0  # how long a lost peer may take to come back
 _RETRY_S = 0.25
+_LOOK_S = 60.0  # how often the other end is asked whether it still is there
 _PER_PEER = 64  # connections
 _BACKLOG = 64
 
@@ -68,6 +69,7 @@ class Tunnel:
         self._pipes: dict[Key, Pipe] = {}
         self._numbers = itertools.count(secrets.randbits(48))
         self._waiting = Waiting("tunnel")
+        self._waiting.later(_LOOK_S, self._look)
         self._waiting.start()
 
     def expose(
@@ -151,8 +153,7 @@ class Tunnel:
             return
         number = next(self._numbers)
         pipe = self._add(Key(forward.peer, True, number), sock)
-        opening = Message(Do.OPEN, True, number, 0, forward.name.encode())
-        self._send(pipe, opening)
+        self._send(pipe, Message(Do.OPEN, True, number, 0, forward.name.encode()))
 
     def _add(self, key: Key, sock: socket.socket) -> Pipe:
         sock.setblocking(False)
@@ -182,8 +183,10 @@ class Tunnel:
                 again = partial(self._send, pipe, message, since_s)
                 self._waiting.later(_RETRY_S, again)
                 return
-        if error is not None:  # of ROOM: it has ended there, and needs none
-            if message.do is not Do.ROOM:
+        if error is not None:
+            # Of ROOM: it may have ended there, and need none; or be away for a while.
+            gone = isinstance(error, ProtocolError) and not pipe.end_told
+            if gone or message.do is not Do.ROOM:
                 self._drop(pipe, f"{message.do.name}: {error}")
             return
         if message.do is Do.OPEN:
@@ -192,6 +195,12 @@ class Tunnel:
             pipe.end_known = True
         pipe.under_way -= message.do is Do.DATA
         self._settle(pipe)
+
+    def _look(self) -> None:
+        """Find the connections whose other end is gone without a word."""
+        for pipe in [pipe for pipe in self._pipes.values() if pipe.ready]:
+            pipe.tell_room()
+        self._waiting.later(_LOOK_S, self._look)
 
     def _heard(self, peer: PeerId, message: Message, done: "Future[bytes]") -> None:
         try:
@@ -224,7 +233,11 @@ class Tunnel:
         if Counter(k.peer for k in self._pipes)[key.peer] >= _PER_PEER:
             raise ProtocolError(f"more than {_PER_PEER} connections")
         family = socket.AF_INET6 if ":" in service.host else socket.AF_INET
-        pipe = self._add(key, socket.socket(family))
+        try:
+            sock = socket.socket(family)
+        except OSError as error:  # such as too many open files
+            raise ProtocolError(f"no connection can be made: {error}") from error
+        pipe = self._add(key, sock)
         pipe.opening = done
         with suppress(BlockingIOError, OSError):  # what is wrong, _connected sees
             pipe.sock.connect((service.host, service.port))

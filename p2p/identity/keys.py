@@ -7,7 +7,7 @@ that the id a transport has authenticated is the id that signatures are checked 
 import hashlib
 import secrets
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -44,12 +44,12 @@ class Key:
         """Return a key of the machine's best randomness."""
         return cls(secrets.token_bytes(SEED_BYTES))
 
-    @property
+    @cached_property
     def public(self) -> bytes:
         """The public key, 32 bytes."""
-        return _public_bytes(self.seed)
+        return self._private.public_key().public_bytes_raw()
 
-    @property
+    @cached_property
     def peer(self) -> PeerId:
         """The name that goes with this key."""
         return peer_of(self.public)
@@ -60,7 +60,11 @@ class Key:
         A signature made for one context, such as "fedcore/head/1", never passes in
         another.
         """
-        return _private(self.seed).sign(_said(context, body))
+        return self._private.sign(_said(context, body))
+
+    @cached_property  # kept here, and nowhere else: it goes when its owner goes
+    def _private(self) -> Ed25519PrivateKey:
+        return Ed25519PrivateKey.from_private_bytes(self.seed)
 
 
 def verify(peer: PeerId, context: str, body: bytes, signature: bytes) -> bool:
@@ -115,16 +119,6 @@ def _is_weak(public: bytes) -> bool:
 def _said(context: str, body: bytes) -> bytes:
     """Return what is signed: the context, then a digest of the body."""
     return context.encode() + b"\0" + hashlib.sha256(body).digest()
-
-
-@lru_cache(maxsize=256)
-def _private(seed: bytes) -> Ed25519PrivateKey:
-    return Ed25519PrivateKey.from_private_bytes(seed)
-
-
-@lru_cache(maxsize=256)
-def _public_bytes(seed: bytes) -> bytes:
-    return _private(seed).public_key().public_bytes_raw()
 
 
 @lru_cache(maxsize=4096)

@@ -28,6 +28,7 @@ from p2p.identity.rights import Act, may
 
 Removed = Literal["invite", "peer"]
 MAX_NAMED = 4096  # peers spared, and writers kept, by one removal
+MAX_KEPT = 1000  # writers kept, of those we make: an entry has 64 KiB
 _KINDS: dict[Removed, int] = {"invite": 1, "peer": 2}
 _RIGHTS: dict[Removed, Act] = {"invite": "revoke", "peer": "evict"}
 _HEAD = struct.Struct(">B32sHH")
@@ -103,6 +104,9 @@ def removal_of(
         members: openings of every log there is.
         lengths: by writer, how many entries of its log there are; these stay.
         spare: whether those stay who came with the invite, or by the peer's invites.
+
+    Of very many logs only the longest keep what they have: one that begins a thousand
+    must not become too long to be sent away.
     """
     known = list(members)
     guests = {p.peer for m in known for p in m.lineage if _came_by(what, name, p)}
@@ -113,7 +117,8 @@ def removal_of(
         for m in known
         if m.peer == name or any(step.peer in gone for step in m.lineage)
     }
-    return Removal(what, name, spared, kept)
+    longest = sorted(kept, key=lambda writer: (-kept[writer], writer))[:MAX_KEPT]
+    return Removal(what, name, spared, {writer: kept[writer] for writer in longest})
 
 
 @dataclass(frozen=True)

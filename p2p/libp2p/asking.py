@@ -109,6 +109,8 @@ class Asker:
             raise PeerLostError(
                 f"{self._waiting[peer]} requests to {peer} wait already"
             )
+        if not self._held.take(peer, len(raw)):
+            raise PeerLostError(f"{len(raw)} bytes for {peer}: too many wait already")
         self._waiting[peer] += 1
         job = _Job(peer, topic, raw)
         self._nursery.start_soon(self._run, job)

@@ -36,8 +36,8 @@ class Seen:
         """
         _, version, ip, tcp, port = _parts(address)
         try:
-            right = ipaddress.ip_address(ip).version == int(version.removeprefix("ip"))
-            right &= tcp == "tcp" and 0 < int(port) < 1 << 16 and port.isdecimal()
+            right = version == f"ip{ipaddress.ip_address(ip).version}" and tcp == "tcp"
+            right = right and port == str(int(port)) and 0 < int(port) < 1 << 16
         except ValueError:
             right = False
         if not right:

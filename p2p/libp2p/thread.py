@@ -169,7 +169,10 @@ class MeshThread:
 
         if threading.current_thread() is self._thread:
             return action()
-        return self._submit(run).result(CLOSE_S)
+        try:
+            return self._submit(run).result(CLOSE_S)
+        except TimeoutError:
+            raise PeerLostError("the mesh is too busy to answer") from None
 
     def _submit(self, action: Callable[[], Awaitable[T]]) -> "Future[T]":
         """Run ``action`` in the mesh's thread and return its result to come."""
@@ -222,7 +225,7 @@ async def _answer_of(future: "Future[bytes]") -> bytes:
             await done.wait()
     finally:
         future.cancel()  # without effect when it is done
-    if future.cancelled():
+    if future.cancelled() or not future.done():  # who works on it cannot be stopped
         raise ProtocolError("nobody answered in time")
     return future.result()
 

@@ -5,10 +5,12 @@ took its place means that both programs live.
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from fedcore.names import PeerId
 from p2p.machine import Note
+from p2p.members.card import Card
 
 MAX_PEERS = 4096
 MAX_PAST = 8
@@ -38,6 +40,15 @@ class Boots:
             return False
         self._heard[peer] = [*(b for b in boots if b != boot), boot][-MAX_PAST:]
         return boot in boots and self._counted(peer)
+
+    def told(self, peer: PeerId, cards: Iterable[Card]) -> list[Note]:
+        """Hear the cards that ``peer`` itself tells: even an old one proves it alive.
+
+        Two programs with one key may never hear of each other, as what others say to
+        them goes to the one that came last.
+        """
+        mine = [card.boot for card in cards if card.peer == peer]
+        return [twin_note(peer) for boot in mine if self.hear(peer, boot)]
 
     def _counted(self, peer: PeerId) -> bool:
         count = self._came_back.pop(peer, 0) + 1

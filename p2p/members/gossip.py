@@ -64,6 +64,8 @@ def read_gossip(data: bytes) -> Gossip:
     words = tuple(_read_word(reader) for _ in range(_up_to(reader, MAX_WORDS)))
     count = reader.varint(MAX_BEATS_TOLD)
     beats = tuple(read_beats(bytes(reader.take(count * BEAT_BYTES))))
+    if len({beat.card for beat in beats}) < len(beats):
+        raise ProtocolError("two beats of one card")
     count = _up_to(reader, MAX_WANTED)
     wanted = tuple(bytes(reader.take(ID_BYTES)) for _ in range(count))
     gossip = Gossip(words, beats, wanted)

@@ -17,6 +17,7 @@ from p2p.members.card import (
 from p2p.members.gossip import Word
 
 CARD_GAP_S = 5.0  # between two cards, unless somebody else uses our name
+TELL_AGAIN = 8  # beats; our card is told anew, lest a twin of ours goes unnoticed
 
 
 @dataclass
@@ -54,14 +55,14 @@ class Own:
         self.about = about
 
     def beat(self, now_s: float) -> bool:
-        """Give a sign of life; return whether it took a new card."""
+        """Give a sign of life; return whether the card is to be told with it."""
         changed = self.card.about != self.about and now_s >= self._due_s
         if changed or self._index == MAX_BEATS:
             self.renew(self.card.counter + 1)
             self._due_s = now_s + CARD_GAP_S
             return True
         self._index += 1
-        return False
+        return self._index % TELL_AGAIN == 0
 
     def renew(self, counter: int) -> None:
         """Sign a new card, with ``counter``, and begin a new chain of beats."""

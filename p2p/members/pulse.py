@@ -70,6 +70,7 @@ class Pulse:
     def __post_init__(self) -> None:
         self._own = Own(self.key, self.about, self.rng)
         self._roster, self._news, self._boots = Roster(), News(), Boots(returns=3)
+        self._spoke = Boots()
         self._renewals = Attempts(most=12, window_s=60.0)
         self._up: dict[PeerId, None] = {}  # a set with an order, for reproducibility
         self._probes: dict[int, PeerId] = {}
@@ -140,8 +141,9 @@ class Pulse:
     def _told(self, now_s: float, peer: PeerId, body: bytes) -> list[Effect]:
         gossip = read_gossip(body)
         self._roster.check(gossip)
+        twins = self._spoke.told(peer, (card for card, _ in gossip.words))
         out, stale = self._take(now_s, gossip)
-        out += self._seen(now_s, peer)
+        out += [*twins, *self._seen(now_s, peer)]
         unknown = [b.card for b in gossip.beats if b.card not in self._roster.by_id]
         wanted = [b for b in dict.fromkeys(unknown) if b != self._own.id][:MAX_WANTED]
         found = [self._word_of(i) for i in gossip.wanted]

@@ -68,10 +68,14 @@ class Roster:
         return known is not None and _age(word[0]) < _age(known.card)
 
     def put(self, word: Word, now_s: float) -> Entry | None:
-        """Take a newer card; return its entry, or None if there is no room for it."""
+        """Take a newer card; return its entry, or None if there is no room for it.
+
+        Ids are short, so two peers can make cards of one id; the first one has it.
+        """
         card, beat = word
-        known = self.entries.get(card.peer)
-        if known is None and not self._has_room():
+        known, same = self.entries.get(card.peer), self.by_id.get(beat.card)
+        taken = same is not None and same is not known
+        if taken or (known is None and not self._has_room()):
             return None
         if known:
             del self.by_id[known.id]

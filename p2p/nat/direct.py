@@ -214,7 +214,7 @@ def _joint(
     first, second = (mine, theirs) if dialer else (theirs, mine)
     joint: dict[Address, Splice] = {}
     for splice in (*first.splices, *second.splices):
-        known = splice in mine.splices
-        if known or may_dial(splice.address, here.interfaces, together=False):
+        known = splice in mine.splices  # by a relay of ours, which may be private
+        if may_dial(splice.address, here.interfaces, together=known):
             joint.setdefault(splice.address, splice)
     return tuple(joint.values())[:MOST_SPLICES]

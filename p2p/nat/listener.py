@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from fedcore.errors import ConfigError, ProtocolError
 from p2p.nat.hello import HELLO_BYTES, hello, read_hello
-from p2p.nat.ports import bound, dropped
+from p2p.nat.ports import SCARCE_S, bound, dropped
 
 _AT_ONCE = 64  # connections taken before others are looked after
 
@@ -135,6 +135,7 @@ class Listener:
                 return
             except OSError:  # gone again, or no descriptor is left
                 self._drop_oldest()
+                self._stop.wait(SCARCE_S)
                 return
             sock.setblocking(False)
             if len(self._half_open) >= self.most_half_open:

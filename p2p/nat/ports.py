@@ -6,6 +6,7 @@ from typing import Any
 
 from p2p.nat.addresses import Address
 
+SCARCE_S = 0.05  # pause when no descriptor is left, in which others may be closed
 _ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # noqa: S104 - every way in
 _RESET = b"\x01\0\0\0\0\0\0\0"  # linger for no time: close with a reset
 

@@ -19,7 +19,7 @@ from fedcore.errors import ProtocolError
 from p2p.nat.addresses import Address
 from p2p.nat.circuit import READ, Circuit
 from p2p.nat.grants import KNOCK_BYTES, PAIRED, Ticket, Warden, read_knock
-from p2p.nat.ports import address_of, dropped, family_of, kept_alive
+from p2p.nat.ports import SCARCE_S, address_of, dropped, family_of, kept_alive
 
 _AT_ONCE = 64
 _SWEEP_S = 0.2
@@ -155,6 +155,7 @@ class SpliceRelay:
                 return
             except OSError:  # gone again, or no descriptor is left
                 self._refuse_oldest()
+                self._stop.wait(SCARCE_S)
                 return
             if len(self._guests) >= self.quota.waiting:
                 self._refuse_oldest()

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from p2p.nat.addresses import Address
-from p2p.nat.candidates import interfaces, own_candidates
+from p2p.nat.candidates import interfaces, may_dial, own_candidates
 from p2p.nat.effects import Here
 from p2p.nat.kinds import nat_of
 from p2p.nat.whoami import Observer
@@ -27,7 +27,8 @@ def whereabouts(
         only: the addresses of this machine that may be offered; all if empty.
     """
     here = interfaces(only)
-    sightings = observer.look(services)
+    # Named by relays, which may lie: never a port of the system, or of this machine.
+    sightings = observer.look([s for s in services if may_dial(s, here, together=True)])
     observed = [s.seen for s in sightings]
     own = own_candidates(here, observer.port, dict.fromkeys(observed), mapped)
     return Here(own, here, nat_of(sightings))

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from fedcore.errors import ProtocolError
 from fedcore.wire import Reader
 from p2p.nat.addresses import Address, encode_address, read_address
-from p2p.nat.ports import address_of, bound, dropped, family_of, kept_alive
+from p2p.nat.ports import SCARCE_S, address_of, bound, dropped, family_of, kept_alive
 
 MAGIC = b"FCw1"
 _SIZES = {4: 11, 16: 23}  # by the first byte of the address: bytes of an answer
@@ -101,9 +101,12 @@ class WhoamiService:
     def _accept(self) -> None:
         try:
             sock, place = self._server.accept()
+        except BlockingIOError:
+            return
         except OSError:  # gone again, or no descriptor is left: drop one of ours
             if self._open:
                 self._close(next(iter(self._open)))
+            self._stop.wait(SCARCE_S)
             return
         seen = address_of(place)
         if self._of_host[seen.host] >= self.most_of_host:

@@ -8,6 +8,7 @@ restored from a backup, or copied to another machine. Hence:
   far they know it, at least one has answered, and what they had more was adopted.
 - Who must write before that, or all alone, begins another log, under a fresh key that
   the peer's own key vouches for. Nobody else has that key, so nothing can go wrong.
+- A log that is full, or was begun with an invite that we use no more, is left as it is.
 - If two copies of a disk did go on from one position, the log freezes there on every
   replica. What either copy had written since, it writes again in a log of its own.
 
@@ -24,11 +25,12 @@ from fedcore.errors import ConfigError
 from fedcore.names import PeerId
 from p2p.identity.keys import Key
 from p2p.identity.openings import open_subkey
-from p2p.state.chain import Entry, Kind, check_form
+from p2p.state.chain import LOG_BYTES, LOG_ENTRIES, Entry, Kind, check_form
 from p2p.state.logs import Logs, News, Pen
 from p2p.state.said import MAY
 
 ENOUGH = 5  # peers that were asked; more know no better
+ROOM, ROOM_BYTES = 1 << 12, 1 << 28  # for one more batch; else a log is full
 
 
 @dataclass
@@ -66,14 +68,14 @@ class Author:
 
     @property
     def pen(self) -> Pen:
-        """The log to go on with: the newest that is not frozen, if there is one."""
-        whole = [pen for pen in self.pens if not self._frozen(pen)]
+        """The log to go on with: the newest that is not closed, if there is one."""
+        whole = [pen for pen in self.pens if not self._closed(pen)]
         return whole[-1] if whole else self.pens[-1]
 
     @property
     def ready(self) -> bool:
         """Whether we may write without beginning another log."""
-        return self.pen.writer in self.safe and not self._frozen(self.pen)
+        return self.pen.writer in self.safe and not self._closed(self.pen)
 
     def begin(self) -> list[News]:
         """Take it as certain that no life before this one wrote anything."""
@@ -87,7 +89,7 @@ class Author:
         """
         self.asked.add(peer)
         enough = self.asked.issuperset(up) or len(self.asked) >= ENOUGH
-        if not enough or self.ready or self._frozen(self.pen):
+        if not enough or self.ready or self._closed(self.pen):
             return []
         return self._trust(self.pen)
 
@@ -143,6 +145,13 @@ class Author:
         kept = [self.opening, *(opening for _, opening in self.logs.store.own())]
         return kept[self.pens.index(pen)]
 
-    def _frozen(self, pen: Pen) -> bool:
+    def _closed(self, pen: Pen) -> bool:
+        """Return whether nothing more of ours can count in this log."""
         log = self.logs.by_writer.get(pen.writer)
-        return log is not None and log.fork is not None
+        if log is None:
+            return False
+        mine = self.pens[0].opening
+        other = log.opening is None or log.opening.lineage != mine.lineage
+        entries, size_bytes = log.tip.length + ROOM, log.tip.size_bytes + ROOM_BYTES
+        full = entries > LOG_ENTRIES or size_bytes > LOG_BYTES
+        return log.fork is not None or other or full

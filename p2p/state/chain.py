@@ -16,7 +16,6 @@ at most 256 entries and 192 KiB.
 
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import lru_cache
 from hashlib import sha256
 
 from fedcore.errors import ProtocolError
@@ -108,7 +107,6 @@ def next_link(before: bytes, position: int, digest: bytes) -> bytes:
     return sha256(before + position.to_bytes(8, "little") + digest).digest()
 
 
-@lru_cache(maxsize=2 * WRITERS)
 def first_link(network: str, writer: PeerId) -> bytes:
     """Return h_0."""
     return sha256(f"fedcore/log/1\0{network}\0{writer}".encode()).digest()

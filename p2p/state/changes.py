@@ -6,6 +6,7 @@ bytes, what each knew then; only what has changed since needs to be told.
 
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
+from itertools import islice
 
 from fedcore.names import PeerId
 from p2p.state.encoding import Item
@@ -55,7 +56,6 @@ class Changes:
             return None
         age = self.count - self._roots[root]
         before: dict[PeerId, Item | None] = {}
-        for at in range(len(self._newest) - age, len(self._newest)):
-            writer, item = self._newest[at]
+        for writer, item in islice(self._newest, len(self._newest) - age, None):
             before.setdefault(writer, item)
         return before

@@ -46,27 +46,32 @@ Judged = News | Doubt | Gap
 def check(logs: Logs, segments: Sequence[Segment]) -> list[Judged]:
     """Return what ``segments``, in this order, would add to ``logs``.
 
+    Writers for whom there is no room are passed over, and the others go on: a crowd
+    must not keep members apart.
+
     Raises:
         ProtocolError: one of them is not what its writer signed; nothing is to be
             added.
     """
     found: list[Judged] = []
     last: dict[PeerId, News] = {}
+    fresh = 0  # writers that are new to us
     for segment in segments:
-        new = _judged(logs, segment, last.get(segment.writer))
+        writer = segment.writer
+        if writer not in last and not has_room(logs, writer, fresh):
+            continue
+        new = _judged(logs, segment, last.get(writer))
         if isinstance(new, News):
-            last[new.writer] = new
+            fresh += writer not in last and writer not in logs.by_writer
+            last[writer] = new
         if new is not None:
             found.append(new)
-    for count, writer in enumerate(last.keys() - logs.by_writer.keys(), 1):
-        check_room(logs, writer, count)
     return found
 
 
-def check_room(logs: Logs, writer: PeerId, count: int = 1) -> None:
-    """Raise ProtocolError if ``writer``, one of ``count`` new ones, is one too many."""
-    if writer not in logs.by_writer and len(logs.by_writer) + count > WRITERS:
-        raise ProtocolError(f"no room for {writer}: there are {WRITERS} writers")
+def has_room(logs: Logs, writer: PeerId, others: int = 0) -> bool:
+    """Return whether ``writer`` has a place, besides so many ``others`` to come."""
+    return writer in logs.by_writer or len(logs.by_writer) + others < WRITERS
 
 
 def _judged(

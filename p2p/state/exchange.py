@@ -12,7 +12,7 @@ from fedcore.errors import ProtocolError
 from fedcore.names import PeerId
 from p2p.identity.keys import SIGNATURE_BYTES
 from p2p.state.chain import HASH_BYTES, TAG_BYTES, first_link
-from p2p.state.checking import Doubt
+from p2p.state.checking import Doubt, has_room
 from p2p.state.encoding import Item, put_fork
 from p2p.state.logs import Logs
 from p2p.state.logs import News as Added
@@ -81,7 +81,7 @@ def compared(
             found.doubts.append(Doubt(writer, their.length))
         if _is_ahead(our, their):
             found.give.append(their)
-        if _is_ahead(their, our):
+        if has_room(logs, writer) and _is_ahead(their, our):
             found.want.append(their)
     return found
 
@@ -93,7 +93,7 @@ def nothing(logs: Logs, writer: PeerId) -> Item:
 
 def wanted(logs: Logs, items: Iterable[Item]) -> list[Item]:
     """Return how far we know those of whom others, at ``items``, still know more."""
-    ours = [(logs.item(item.writer), item) for item in items]
+    ours = [(logs.item(i.writer), i) for i in items if has_room(logs, i.writer)]
     return [our for our, their in ours if _is_ahead(their, our)]
 
 

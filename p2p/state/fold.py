@@ -10,6 +10,7 @@ because a log was cut or somebody sent away, is all folded anew.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
@@ -19,7 +20,7 @@ from fedcore.names import PeerId
 from p2p.identity.openings import Opening
 from p2p.identity.removals import Said as SaidRemoval
 from p2p.identity.removals import Standing, standing
-from p2p.state.bodies import Run
+from p2p.state.bodies import MAX_LAMPORT, Run
 from p2p.state.catalogue import Catalogue, Shelf
 from p2p.state.chain import Kind
 from p2p.state.counters import Counters, Tally
@@ -62,7 +63,7 @@ class View:
         scores: what members think of each other.
         counters: by name.
         notes: places of the changes of each document.
-        lamport: the highest number seen; write registers with a higher one.
+        lamport: the highest number seen.
         noted: entries that cannot be read, and why; the first 256.
     """
 
@@ -75,6 +76,23 @@ class View:
     notes: Mapping[str, Listed]
     lamport: int
     noted: Mapping[Place, str]
+
+    @property
+    def next_lamport(self) -> int:
+        """The number to write a register with.
+
+        One who writes the highest number that there is cannot keep others from
+        writing: of equal numbers the later entry of a log counts.
+        """
+        return min(self.lamport + 1, MAX_LAMPORT)
+
+
+class _Removals:
+    """Only sees to it that those which cannot be read are noted."""
+
+    def take(self, said: Said) -> int:
+        removal_said(said)
+        return 0
 
 
 class Fold:
@@ -98,10 +116,11 @@ class Fold:
             self._parts.pop(Kind.OPENING, None)
         for position, (entry, _) in enumerate(rows, start + 1):
             said = Said(Place(opening.writer, position), opening, entry)
-            if entry.kind == Kind.REMOVAL and entry.kind in MAY[opening.role]:
-                self._stale = True
-            if not self._stale:
-                self._count(said)
+            if self._stale:
+                break
+            if entry.kind == Kind.REMOVAL:  # of one sent away it changes nothing
+                self._stale = may_say(said, self._kept_of(opening))
+            self._count(said)
 
     def reset(self) -> None:
         """Fold all anew, when somebody looks: entries are gone."""
@@ -153,6 +172,7 @@ class Fold:
             Kind.SCORE: self._scores,
             Kind.COUNT: self._counters,
             Kind.NOTE: self._notes,
+            Kind.REMOVAL: _Removals(),
         }
 
     def _refold(self) -> None:
@@ -170,10 +190,8 @@ class Fold:
 
     def _removals(self) -> Iterator[SaidRemoval]:
         for said in said_in(self.logs, Kind.REMOVAL):
-            try:
+            with suppress(ProtocolError):
                 yield removal_said(said)
-            except ProtocolError as error:
-                self._note(said, error)
 
     def _count(self, said: Said) -> None:
         taker = self._takers.get(said.entry.kind)

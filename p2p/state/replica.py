@@ -36,7 +36,7 @@ from p2p.machine import (
 )
 from p2p.state.author import Author
 from p2p.state.chain import Entry, Kind
-from p2p.state.checking import Doubt, Gap, check, check_room
+from p2p.state.checking import Doubt, Gap, check, has_room
 from p2p.state.exchange import NEWS_BYTES, reply_to, segment_of, size_of, sync_of
 from p2p.state.facts import Models
 from p2p.state.fold import Fold, View
@@ -96,6 +96,7 @@ class Replica:
         self.models = Models(self.fold)
         self._talks = Talks(self.logs, rng, self._habits.timeout_s)
         self._searches: dict[PeerId, Search] = {}
+        self._unsaid: list[Effect] = []  # of forks: true, whatever came with them
         self._rng, self._store = rng, store
         if self._habits.fresh and not self.logs.by_writer:
             self._took(self.author.begin())
@@ -122,8 +123,8 @@ class Replica:
 
     def heads(self) -> dict[PeerId, tuple[int, str]]:
         """Return the length and the last link, in hex, of every log."""
-        logs = self.logs.by_writer.items()
-        return {writer: (log.tip.length, log.tip.link.hex()) for writer, log in logs}
+        tips = {writer: log.tip for writer, log in self.logs.by_writer.items()}
+        return {writer: (tip.length, tip.link.hex()) for writer, tip in tips.items()}
 
     def write(self, said: Sequence[tuple[Kind, bytes]]) -> Sequence[Effect]:
         """Write entries of ours; they are durable when this returns.
@@ -142,7 +143,8 @@ class Replica:
 
     def step(self, now_s: float, event: Event) -> Sequence[Effect]:
         effects = self._stepped(now_s, event)
-        return [*effects, *self._talks.next()]
+        unsaid, self._unsaid = self._unsaid, []
+        return [*unsaid, *effects, *self._talks.next()]
 
     def _stepped(self, now_s: float, event: Event) -> list[Effect]:
         match event:
@@ -195,7 +197,7 @@ class Replica:
                 return self._search(peer, search.narrowed(self.logs, links))
             case Prove(writer, position), Branch() as other:
                 fork = self.logs.fork(writer, position, other)
-                return self._froze(fork) if fork else []
+                return self._froze([fork] if fork else [])
         raise ProtocolError(f"{peer} answers another question")
 
     def _over(self, ticket: Ticket) -> tuple[Question | None, Search | None]:
@@ -211,14 +213,15 @@ class Replica:
             self._talks.apart(peer)
             return [self._talks.exchange(peer, sync_of(self.logs, None))]
         effects = self._learn(peer, news)
-        self._talks.want(peer, news.left)
+        left = news.left if news.forks or news.segments else ()  # not mere promises
+        self._talks.want(peer, left)
         if isinstance(question, Sync):
-            self._asked(peer, news)
+            self._asked(peer, {item.writer for item in left})
         return effects
 
-    def _asked(self, peer: PeerId, news: News) -> None:
+    def _asked(self, peer: PeerId, left: Collection[PeerId]) -> None:
         """``peer`` has told us how far it knows our own logs, or all but that."""
-        if {item.writer for item in news.left} & set(self.author.writers):
+        if not set(self.author.writers).isdisjoint(left):
             self._talks.greet(peer)
         else:
             self._took(self.author.heard(peer, self._talks.peers))
@@ -228,19 +231,15 @@ class Replica:
         """Take in what ``peer`` has told."""
         for fork in news.forks:
             fork.check(self.logs.network, self.logs.openings)
-        effects = [e for fork in news.forks for e in self._froze(fork)]
+        self._unsaid += self._froze(news.forks)
         judged = check(self.logs, news.segments)
-        self._took([self._added(one) for one in judged if isinstance(one, Added)])
-        doubts = [one for one in judged if isinstance(one, Doubt)]
-        gaps = [one.wanted for one in judged if isinstance(one, Gap)]
-        self._talks.want(peer, gaps)
+        for new in (added := [one for one in judged if isinstance(one, Added)]):
+            self.logs.add(new)
+        self._took(added)
+        self._talks.want(peer, (one.wanted for one in judged if isinstance(one, Gap)))
         if news.root == self.logs.root():
             self._talks.level(peer, news.root)
-        return [*effects, *self._doubt(peer, doubts)]
-
-    def _added(self, news: Added) -> Added:
-        self.logs.add(news)
-        return news
+        return self._doubt(peer, (one for one in judged if isinstance(one, Doubt)))
 
     def _took(self, added: Iterable[Added]) -> None:
         """Fold what was added to the logs."""
@@ -252,8 +251,7 @@ class Replica:
         effects: list[Effect] = []
         for doubt in doubts:
             if doubt.writer not in self._searches and len(self._searches) < SEARCHES:
-                search = Search(doubt.writer, 0, doubt.position)
-                effects += self._search(peer, search)
+                effects += self._search(peer, Search(doubt.writer, 0, doubt.position))
         return effects
 
     def _search(self, peer: PeerId, search: Search | None) -> list[Effect]:
@@ -262,25 +260,27 @@ class Replica:
         self._searches[search.writer] = search
         return [self._talks.ask(peer, search.question())]
 
-    def _froze(self, fork: Fork) -> list[Effect]:
-        """Freeze a log whose writer told two stories, and tell others."""
-        writer, ours = fork.writer, fork.writer in self.author.writers
-        old = self.logs.item(writer).fork
-        if 0 < old <= fork.position:
+    def _froze(self, forks: Iterable[Fork]) -> list[Effect]:
+        """Freeze logs whose writers told two stories, and tell others."""
+        new = [f for f in sorted(forks, key=lambda f: f.position) if self._freeze(f)]
+        if not new:
             return []
-        check_room(self.logs, writer)
-        if self.logs.freeze(fork, ours):
-            self.fold.reset()
-        words = f"{writer} told two stories: only entries before {fork.position} count"
         self._repeat()
         self._store.commit()
-        news = News(self.logs.root(), [fork])
-        return [Note("fork", words, writer), *self._spread(news)]
+        notes = [Note("fork", fork.words, fork.writer) for fork in new]
+        return [*notes, *self._spread(News(self.logs.root(), new))]
+
+    def _freeze(self, fork: Fork) -> bool:
+        old = self.logs.item(fork.writer).fork
+        if 0 < old <= fork.position or not has_room(self.logs, fork.writer):
+            return False
+        if self.logs.freeze(fork, fork.writer in self.author.writers):
+            self.fold.reset()
+        return True
 
     def _repeat(self) -> None:
         """Write again what was cut off from a log of our own."""
-        owed = self._store.owed()
-        if not owed:
+        if not (owed := self._store.owed()):
             return
         self._took(self.author.prepare())
         entries = self.models.renewed(owed, self.author.pen.writer)

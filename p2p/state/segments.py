@@ -84,6 +84,12 @@ class Fork:
     other: Branch
     opening: bytes
 
+    @property
+    def words(self) -> str:
+        """What follows from it, for people."""
+        end = f"only entries before {self.position} count"
+        return f"{self.writer} told two stories: {end}"
+
     def check(self, network: str, openings: Openings) -> None:
         """Raise ProtocolError unless this proves what it says."""
         if openings(self.opening).writer != self.writer:

@@ -102,10 +102,6 @@ class Talks:
             for writer in list(due)[: max(0, len(due) - WRITERS)]:
                 del due[writer]  # it has told of more than there can be
 
-    def drop(self, peer: PeerId) -> None:
-        """Want nothing from ``peer``."""
-        self._due.pop(peer, None)
-
     def level(self, peer: PeerId, root: bytes) -> None:
         """``peer`` had this root, and so had we."""
         self.logs.changes.pin(self.logs.root())
@@ -152,10 +148,3 @@ class Talks:
         if ticket == self._exchange:
             self._exchange = None
         return self._under_way.pop(ticket, None)
-
-    def searching(self, writer: PeerId) -> bool:
-        """Return whether a fork of ``writer`` is being looked for."""
-        return any(
-            isinstance(question, Trace | Prove) and question.writer == writer
-            for question in self._under_way.values()
-        )

@@ -104,6 +104,15 @@ class Process:
         answer: dict[str, Any] = json.loads(text)
         return answer
 
+    def said(self, do: str, words: Mapping[str, Any], timeout_s: float) -> Any:
+        """Return what a program of ``sims.bench.peers.answers`` says.
+
+        Raises:
+            MissingError: it failed, or did not answer in time.
+        """
+        self.tell(do=do, **words)
+        return self.hear(timeout_s)["said"]
+
     def ask_open(self, case: Case) -> None:
         """Ask for ``case`` to be set up; ``opened`` waits for it."""
         self.tell(do="open", case=asdict(case))
@@ -135,6 +144,14 @@ class Process:
                 continue
             total += getattr(full, "pss", full.rss)
         return total
+
+    def cpu_s(self) -> float:
+        """Return the CPU time, in seconds, that the process tree has used."""
+        import psutil
+
+        root = psutil.Process(self._process.pid)
+        tree = [root, *root.children(recursive=True)]
+        return sum(sum(process.cpu_times()[:2]) for process in tree)
 
     def dismiss(self) -> None:
         """Ask the engine to end; ``close`` waits for it."""

@@ -1,6 +1,7 @@
 """What a channel promises, over real sockets."""
 
 import contextlib
+import errno
 import random
 import socket
 import ssl
@@ -178,6 +179,23 @@ def test_a_failed_handshake_leaves_nothing_behind():
     with pytest.raises(ProtocolError, match=f"{B.peer} is not there"):
         channel(near, A, B.certificate, dialer=True, serve=Echo())
     far.close()
+    assert settled(threading.active_count, threads) == threads
+    assert settled(open_files, files) == files
+
+
+class Gone(socket.socket):
+    """A connection that the other end resets as soon as the hands are shaken."""
+
+    def getpeername(self):
+        raise OSError(errno.ENOTCONN, "not connected")
+
+
+def test_a_reset_right_after_the_handshake_leaves_nothing_behind():
+    threads, files, caps = threading.active_count(), open_files(), Caps()
+    near, far = sockets()
+    with pytest.raises(PeerLostError, match="cannot open a channel"):
+        pair(ends=(Gone(fileno=near.detach()), far), caps=(caps, None))
+    assert caps.up.sharers == 0
     assert settled(threading.active_count, threads) == threads
     assert settled(open_files, files) == files
 

@@ -1,5 +1,6 @@
 """What a driver promises to the machine that it runs, with real threads."""
 
+import itertools
 import threading
 import time
 from concurrent.futures import Future
@@ -138,7 +139,7 @@ def test_the_alarm_rings_once_at_its_time(running):
     while len(rung) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert driver.call(lambda now_s: (len(rung), ())) == 3
-    assert all(b - a >= 0.05 for a, b in zip(rung, rung[1:], strict=False))
+    assert all(b - a >= 0.05 for a, b in itertools.pairwise(rung))
 
 
 def test_every_event_comes_in_one_thread(running):

@@ -85,6 +85,34 @@ def test_an_asker_may_give_up_and_the_mesh_goes_on():
         assert a.ask(b.me, "/echo/1", b"x", 5).result(10) == a.me.encode() + b":x"
 
 
+def test_who_works_on_an_answer_for_too_long_does_not_stop_the_mesh(monkeypatch):
+    monkeypatch.setattr("p2p.libp2p.thread.ANSWER_S", 0.2)
+
+    def begun(peer, body):
+        future = Future()
+        future.set_running_or_notify_cancel()
+        return future
+
+    with pair() as (a, b):
+        b.serve("/slow/1", begun)
+        b.serve("/echo/1", echo)
+        with pytest.raises(ProtocolError, match="nobody answered in time"):
+            a.ask(b.me, "/slow/1", b"", 10).result(15)
+        assert a.ask(b.me, "/echo/1", b"x", 10).result(15).endswith(b":x")
+
+
+def test_a_mesh_that_is_too_busy_says_so(monkeypatch):
+    monkeypatch.setattr("p2p.libp2p.thread.CLOSE_S", 0.2)
+    with MeshThread(quick()) as mesh:
+        free = threading.Event()
+        mesh._soon(lambda: free.wait(10))
+        with pytest.raises(PeerLostError, match="too busy"):
+            mesh.peers()
+        free.set()
+        monkeypatch.undo()
+        assert list(mesh.peers()) == []
+
+
 def test_watchers_paths_and_tellings_work_from_outside():
     told, events, gone = Future(), [], threading.Event()
 

@@ -174,6 +174,41 @@ def test_a_service_that_is_down_ends_the_connection(ends):
         assert sock.recv(10) == b""
 
 
+def test_an_end_that_is_gone_without_a_word_is_noticed(monkeypatch):
+    monkeypatch.setattr("p2p.channel.tunnel._LOOK_S", 0.1)
+    ends = Ends()
+    far = ends.far_tunnel
+
+    def crash():
+        while far._pipes:
+            far._waiting.forget(far._pipes.popitem()[1].sock)
+
+    with service(echo) as port:
+        far.expose("echo", "127.0.0.1", port)
+        with dial(ends.near_tunnel.forward(B.peer, "echo")) as sock:
+            sock.sendall(b"hello")
+            assert sock.recv(5) == b"hello"
+            far._waiting.post(crash)
+            assert sock.recv(1) == b""
+    assert settled(lambda: len(ends.near_tunnel._pipes), 0) == 0
+    ends.close()
+
+
+def test_a_machine_without_sockets_refuses_and_goes_on(ends, monkeypatch):
+    def none_left(*_):
+        raise OSError(errno.EMFILE, "too many open files")
+
+    with service(echo) as port:
+        ends.far_tunnel.expose("echo", "127.0.0.1", port)
+        opening = Message(Do.OPEN, True, 7, 0, b"echo").encoded()
+        with monkeypatch.context() as patched:
+            patched.setattr(socket, "socket", none_left)
+            answer = ends.far_tunnel.asked(A.peer, TOPIC, opening)
+            assert "too many open files" in str(answer.exception(10))
+        for message in (opening, Message(Do.RESET, True, 7).encoded()):
+            assert ends.far_tunnel.asked(A.peer, TOPIC, message).result(10) == b""
+
+
 def test_a_connection_lives_on_when_the_channel_is_replaced(ends):
     with service(echo) as port:
         ends.far_tunnel.expose("echo", "127.0.0.1", port)

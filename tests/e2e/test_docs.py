@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from clients.peer.settings import PeerSettings
+from clients.peer.training import read_keys
 from clients.tasks import load_task
 from fedcore.cli import commands, full_parser, main
 from fedcore.config import build, from_flags
@@ -46,9 +47,13 @@ def test_a_command_of_the_docs_is_understood(page: str, words: list[str]) -> Non
         assert flower_parser().parse_args(words[1:])
         return
     args: argparse.Namespace = full_parser(commands()).parse_args(words[1:])
-    settings = from_flags(getattr(args, "set", []))
-    peers = args.command == "peer"
-    assert build(PeerSettings, settings) if peers else configured(settings)
+    flags = getattr(args, "set", [])
+    if args.command != "peer":
+        assert configured(from_flags(flags))
+    elif args.action == "train":
+        assert read_keys(flags)
+    else:
+        assert build(PeerSettings, from_flags(flags))
 
 
 @pytest.mark.parametrize(("page", "text"), EVERY_BLOCK)

@@ -38,6 +38,7 @@ def test_a_mesh_is_played_on_this_machine(tmp_path):
     told = node.run("rehearse", "--mb", "5", "--keep", str(tmp_path), timeout_s=240)
     assert "3 processes are one mesh" in told
     assert "5.0 MB are with everybody" in told
+    assert "trained by all at once, with no server: digits: loss" in told
     assert told.count("kill -9 of") == 2
     assert told.endswith("every signature, link and chunk of every node is good")
 
@@ -109,7 +110,8 @@ def test_bad_invites_are_refused_with_the_reason(mesh, tmp_path):
     invite = ann.run("invite")
     other = Node(tmp_path / "other")
     typo = invite[:40] + ("b" if invite[40] == "a" else "a") + invite[41:]
-    for text, why in ((typo, "a slip or a gap"), ("hello", "fed1"), (invite[:-9], "a slip or a gap")):
+    slip = "a slip or a gap"
+    for text, why in ((typo, slip), ("hello", "fed1"), (invite[:-9], slip)):
         with pytest.raises(AssertionError, match=why):
             other.run("join", text)
         assert not (other.home / "key").exists()
@@ -123,6 +125,10 @@ def test_what_was_left_is_told_and_forgotten_but_not_what_is_not_ours(mesh):
     assert bob.process.wait(30) == 0
     rows = lambda: [p["status"] for p in ann.status()["peers"]]  # noqa: E731
     ann.until(lambda: rows() == ["left"], "bob has left")
+    ann.stop()
+    bob.up()
+    bob.until(lambda: "has left" in bob.status()["why"], "it says so itself")
+    assert bob.stop() == 0
     bob.run("forget", "--yes")
     assert [p.name for p in bob.home.iterdir()] == ["holiday.txt"]
 
@@ -163,6 +169,40 @@ def echo(server):
     with sock:
         while data := sock.recv(1 << 16):
             sock.sendall(data)
+
+
+def test_members_train_one_model_and_a_newcomer_has_it_at_once(mesh):
+    ann, bob = mesh("ann"), mesh("bob")
+    all_level([ann, bob])
+    small = ["--set", "strategy.size=64", "--set", "strategy.steps=4"]
+    ann.run("train", "digits", "--found", "--turns", "2", "--share", "1/2", *small)
+    bob.until(lambda: bob.status()["runs"] != [], "the run is known")
+    bob.run("train", "digits", "--turns", "2", "--share", "2/2")
+    all_level([ann, bob])
+    weights = {n.run("train", "digits", "--turns", "0") for n in (ann, bob)}
+    assert len(weights) == 1
+    assert "4 additions of all peers" in weights.pop()
+    assert ann.status()["state"] == "training"
+    cyd = mesh("cyd")
+    all_level([ann, bob, cyd])
+    assert cyd.run("train", "digits", "--turns", "0") == ann.run(
+        "train", "digits", "--turns", "0"
+    )
+
+
+def test_what_cannot_be_trained_is_said(mesh):
+    ann, bob = mesh("ann"), mesh("bob")
+    all_level([ann, bob])
+    with pytest.raises(AssertionError, match="no run is called digits"):
+        bob.run("train", "digits", "--turns", "1")
+    with pytest.raises(AssertionError, match="only admins begin a run"):
+        bob.run("train", "digits", "--found", "--turns", "0")
+    origin = f"hadamard:shift:64:0 {'0' * 64} 0x1.0p+0"
+    request = {"do": "found", "run": "evil", "origin": origin}
+    request["spec"] = "bafy\ntask.name=./mine.py"
+    ask(ann.home, request)
+    with pytest.raises(AssertionError, match="names a file of code"):
+        ann.run("train", "evil", "--turns", "1")
 
 
 def test_unknown_words_bring_the_nearest(mesh):

@@ -3,6 +3,8 @@
 import http.client
 import json
 import shutil
+import socket
+import struct
 import subprocess
 
 import pytest
@@ -117,3 +119,17 @@ def test_a_browser_without_the_token_is_told_what_to_do(pair, tmp_path):
     ).stdout
     assert "fedcore peer status" in shown
     assert pair[0].status()["root"][:16] not in shown
+
+
+def test_a_browser_that_is_closed_leaves_no_trace(pair):
+    ann = pair[0]
+    place, _, token = ann.status()["page"].removeprefix("http://").partition("/#")
+    host, _, port = place.partition(":")
+    lines = f"Host: {place}\r\nAuthorization: Bearer {token}\r\n\r\n"
+    for _ in range(5):
+        with socket.create_connection((host, int(port))) as sock:
+            linger = struct.pack("ii", 1, 0)  # closed with a reset
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            sock.sendall(f"GET /api/status HTTP/1.1\r\n{lines}".encode() * 50)
+    assert asked(ann, "/api/status")[0] == 200
+    assert "Exception occurred" not in ann.log()

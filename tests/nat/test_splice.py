@@ -36,7 +36,7 @@ def ticket(relay, peer="a", token=None):
 
 def knocked(relay, leave, *, dialer):
     sock = socket.create_connection(relay.address, 5)
-    sock.settimeout(5)
+    sock.settimeout(20)  # a machine may be busy
     sock.sendall(knock(leave, dialer=dialer))
     return sock
 

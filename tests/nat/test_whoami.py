@@ -1,5 +1,6 @@
 """The whoami service and those who ask it, on loopback."""
 
+import ipaddress
 import socket
 import threading
 from contextlib import suppress
@@ -7,6 +8,7 @@ from contextlib import suppress
 import pytest
 
 from p2p.nat.addresses import Address
+from p2p.nat.candidates import interfaces, may_dial
 from p2p.nat.kinds import Nat, nat_of
 from p2p.nat.listener import Listener
 from p2p.nat.whereabouts import whereabouts
@@ -94,8 +96,17 @@ def test_connections_of_one_machine_are_bounded(service):
 
 
 def test_whereabouts_puts_it_all_together(service, observer):
-    here = whereabouts(observer, [service.address])
+    here = whereabouts(observer, [service.address], only=("127.0.0.1",))
     kinds = {c.address: c.kind for c in here.candidates}
     assert {c.address.port for c in here.candidates} == {observer.port}
     assert Address("127.0.0.1", observer.port) in kinds
     assert here.nat is Nat.OPEN
+
+
+def test_no_relay_makes_us_speak_to_services_of_this_machine(service, observer):
+    here = ipaddress.ip_interface("45.33.1.7/24")
+    assert observer.look([service.address])
+    observer.close()
+    assert may_dial(service.address, (here,), together=True) is False
+    if any(not i.ip.is_loopback for i in interfaces()):
+        assert whereabouts(observer, [service.address]).nat is Nat.UNKNOWN

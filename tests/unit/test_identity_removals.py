@@ -1,13 +1,22 @@
 """Who was sent away, decided alike by everyone."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
 from fedcore.errors import ProtocolError
-from p2p.identity.keys import Key
+from p2p.identity.keys import Key, peer_of
 from p2p.identity.openings import check_opening
-from p2p.identity.removals import Removal, Said, read_removal, removal_of, standing
+from p2p.identity.removals import (
+    MAX_KEPT,
+    Removal,
+    Said,
+    read_removal,
+    removal_of,
+    standing,
+)
+from p2p.state.chain import BODY_BYTES
 from tests.identity_cases import ANN, BOB, EVE, FOUNDER, NET, ROOT, SECRET, joined
 
 OTHER = Key(b"o" * 32)
@@ -133,3 +142,14 @@ def test_names_that_are_none_are_refused():
     for removal in (Removal("peer", "me"), Removal("invite", "00")):
         with pytest.raises(ProtocolError):
             removal.encode()
+
+
+def test_one_with_thousands_of_logs_can_be_sent_away():
+    writers = [peer_of(number.to_bytes(32, "big")) for number in range(4096)]
+    logs = [replace(GUESTS, writer=writer) for writer in writers]
+    lengths = {writer: number for number, writer in enumerate(writers)}
+    away = removal_of("peer", EVE.peer, logs, lengths)
+    assert len(away.encode()) <= BODY_BYTES
+    assert away.kept == {writer: lengths[writer] for writer in writers[-MAX_KEPT:]}
+    found = standing([Said(ROOTED, 1, away)])
+    assert [found.kept(logs[n]) for n in (0, 4095)] == [0, 4095]

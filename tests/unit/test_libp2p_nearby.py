@@ -162,6 +162,7 @@ def test_without_a_network_it_waits_and_says_so():
     assert node.words == "closed"
 
 
+@pytest.mark.slow
 def test_a_machine_without_any_interface_waits_too(monkeypatch):
     def none(*_):
         raise RuntimeError("No interfaces to listen on")  # so the library says it

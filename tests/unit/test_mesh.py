@@ -19,8 +19,9 @@ from p2p.machine import (
     Wake,
     Woken,
 )
+from p2p.members import door as doors
 from p2p.members.effects import Admitted, TurnedAway
-from p2p.mesh import Mesh, peer_in
+from p2p.mesh import GOODBYE_S, Mesh, peer_in
 from p2p.nat.addresses import Address
 from p2p.nat.effects import (
     Book,
@@ -131,7 +132,11 @@ def test_an_attempt_fails_when_the_door_turns_away(house):
     assert not [e for e in out if isinstance(e, HangUp)]  # it shall hear why
     assert reach.seen[-1] == NotDialled("p", 5, "expired")
     assert state.seen == [Down("p", "expired")]
-    assert HangUp("p", "expired") in mesh.step(4.5, Woken())
+    assert HangUp("p", "expired") in mesh.step(9.0, Woken())
+
+
+def test_who_waits_for_us_to_begin_has_time_to_ask_and_hear_why():
+    assert GOODBYE_S > doors.PATIENCE_S
 
 
 def test_a_relay_stays_though_it_is_no_member(house):

@@ -2,6 +2,8 @@
 
 import itertools
 import random
+from dataclasses import replace
+from ipaddress import ip_interface
 
 import pytest
 
@@ -181,6 +183,26 @@ def test_a_relay_inside_our_network_is_not_dialled_on_a_strangers_word():
     granted(a, "trap", Address("192.168.1.1", 4004))
     _, theirs = answered(b, offered(a, "b"), "a")
     assert theirs.splices == ()
+
+
+@pytest.mark.parametrize("victim", [("127.0.0.1", 4004), ("45.33.1.9", 22)])
+def test_not_even_a_relay_of_ours_names_services_of_the_system(victim):
+    a, b = side("a", 1), side("b", 2)
+    a.step(0.0, replace(here(1), interfaces=(ip_interface("45.33.1.1/24"),)))
+    granted(a, "trap", Address(*victim))
+    ask = offered(a, "b")
+    answer, _ = answered(b, ask, "a")
+    ours = only(a.step(0.1, Answered("b", ask.ticket, answer.body)), Punch)
+    assert ours.splices == ()
+
+
+def test_a_relay_of_ours_may_be_private():
+    a, b = side("a", 1), side("b", 2)
+    granted(a, "office", Address("10.1.2.3", 4004))
+    ask = offered(a, "b")
+    answer, _ = answered(b, ask, "a")
+    ours = only(a.step(0.1, Answered("b", ask.ticket, answer.body)), Punch)
+    assert [s.relay for s in ours.splices] == ["office"]
 
 
 def test_leave_is_renewed_in_time_and_asked_for_again_after_a_refusal():

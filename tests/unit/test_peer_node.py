@@ -13,7 +13,7 @@ from clients.peer.live import watch
 from clients.peer.member import MOST_LINKS, Member
 from clients.peer.settings import PeerSettings
 from clients.peer.starting import UNIT
-from fedcore.errors import PeerLostError, StorageError
+from fedcore.errors import ConfigError, PeerLostError, StorageError
 from p2p.content.adding import add_bytes
 from p2p.content.asks import CHUNK, Wanted, encode_ask
 from p2p.content.serving import Serving
@@ -27,7 +27,9 @@ ANN, BOB, CYD = (Key(bytes([i]) * 32).peer for i in (1, 2, 3))
 
 @pytest.fixture
 def member(tmp_path):
-    return Member(make(tmp_path / "ann", PeerSettings(), "home"), PeerSettings(), "1")
+    made = Member(make(tmp_path / "ann", PeerSettings(), "home"), PeerSettings(), "1")
+    yield made
+    made.close()
 
 
 def test_a_relay_that_is_a_member_is_wanted_like_any_other(member):
@@ -107,3 +109,22 @@ def test_the_unit_bears_folders_with_blanks():
     unit = UNIT.format(program="fedcore", home="/srv/my peer", user="ann")
     assert 'ExecStart=fedcore peer up --home "/srv/my peer"' in unit
     assert 'ReadWritePaths="/srv/my peer"' in unit
+
+
+def test_a_peer_is_not_made_among_the_rest_of_another(tmp_path):
+    home = make(tmp_path / "ann", PeerSettings(), "home")
+    Member(home, PeerSettings(), "1").close()
+    (home.folder / "key").unlink()
+    with pytest.raises(ConfigError, match="whose key is gone"):
+        make(home.folder, PeerSettings(), "other")
+
+
+def test_a_member_lets_go_of_its_files(member, tmp_path):
+    member.close()  # the fixture's repeats it, which is harmless
+    again = Member(member.home, PeerSettings(), "1")
+    assert again.replica.root() == member.replica.root()
+    again.close()
+
+
+def test_who_has_left_is_not_started_again_by_the_system():
+    assert "Restart=on-failure\n" in UNIT  # leaving ends the program well

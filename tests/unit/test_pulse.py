@@ -23,7 +23,7 @@ from p2p.members.card import MAX_BEATS, About, Beat, chain_of, follows, new_card
 from p2p.members.gossip import Gossip, read_gossip
 from p2p.members.news import BYTES_S, FANOUT, MESSAGE_BYTES, News
 from p2p.members.pulse import TOPIC, Pulse, beat_s, silence_s
-from p2p.members.roster import MAX_MEMBERS, Roster
+from p2p.members.roster import Roster
 from tests.identity_cases import ANN, BOB, EVE, Wires, address, kinds
 
 BOOT = b"bootboot"
@@ -199,6 +199,15 @@ def test_a_forged_beat_is_refused_by_name():
             told(machine, 9.0, (card, forged), by=EVE)
 
 
+def test_a_beat_is_checked_once_however_often_it_is_said():
+    machine = pulse(ANN)
+    card, _ = word(EVE)
+    told(machine, 0.0, word(EVE))
+    last = Beat(card.id, MAX_BEATS, chain_of(b"seed")[MAX_BEATS])
+    with pytest.raises(ProtocolError, match="two beats of one card"):
+        told(machine, 1.0, beats=[last, last], by=EVE)
+
+
 def test_nothing_is_taken_from_a_message_with_one_forgery():
     machine = pulse(ANN)
     card, beat = word(BOB)
@@ -267,10 +276,12 @@ def test_replies_are_given_once_a_tick():
     assert len(replies[0][0].body) < MESSAGE_BYTES
 
 
-def test_the_roster_is_bounded_and_who_is_gone_longest_makes_room():
+def test_the_roster_is_bounded_and_who_is_gone_longest_makes_room(monkeypatch):
+    most = 64
+    monkeypatch.setattr("p2p.members.roster.MAX_MEMBERS", most)
     roster = Roster()
-    words = [fake(n) for n in range(MAX_MEMBERS + 2)]
-    for n, one in enumerate(words[:MAX_MEMBERS]):
+    words = [fake(n) for n in range(most + 2)]
+    for n, one in enumerate(words[:most]):
         assert roster.put(one, float(n))
     assert roster.put(words[-1], 0.0) is None
     for n in (7, 5):
@@ -278,7 +289,18 @@ def test_the_roster_is_bounded_and_who_is_gone_longest_makes_room():
     assert roster.put(words[-1], 0.0)
     assert words[5][0].peer not in roster.entries
     assert words[7][0].peer in roster.entries
-    assert len(roster.entries) == len(roster.by_id) == MAX_MEMBERS
+    assert len(roster.entries) == len(roster.by_id) == most
+
+
+def test_two_cards_of_one_id_harm_nobody():
+    roster = Roster()
+    (bob, beat), (eve, _) = word(BOB), word(EVE)
+    assert roster.put((bob, beat), 0.0)
+    assert roster.put((eve, beat), 0.0) is None
+    assert roster.put((bob, beat), 1.0)
+    roster.forget(lambda peer: False)
+    assert not roster.entries
+    assert not roster.by_id
 
 
 def fake(number):

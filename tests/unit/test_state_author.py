@@ -3,6 +3,7 @@
 import pytest
 
 from fedcore.errors import ConfigError, ProtocolError
+from p2p.state import author
 from p2p.state.bodies import Count, Presence
 from p2p.state.chain import Entry, Kind
 from tests.state_cases import plain
@@ -186,3 +187,27 @@ def test_openings_are_not_for_writing():
         node.replica.write([*said("x"), (Kind.NOTE, bytes(70_000))])
     assert node.replica.root() == root
     assert node.replica.write([]) == []
+
+
+def test_who_joins_again_with_another_role_begins_another_log():
+    world = World(14, 3, roles={1: "observer"})
+    world.settle()
+    node = world.nodes[1]
+    world.crash(node)
+    world.roles[1] = "peer"
+    world.start(node)
+    world.run(world.now_s + 3)
+    world.write(node, said("as a peer"))
+    world.settle()
+    assert counted(world) == {"as a peer"}
+    assert len(logs_of(node)) == 2
+
+
+def test_who_has_filled_a_log_begins_another(monkeypatch):
+    monkeypatch.setattr(author, "LOG_ENTRIES", author.ROOM + 2)
+    world = World(15, 2)
+    for name in "abc":
+        world.write(world.nodes[1], said(name))
+    world.settle()
+    assert counted(world) == set("abc")
+    assert len(logs_of(world.nodes[1])) == 2

@@ -4,7 +4,7 @@ import pytest
 
 from p2p.identity.removals import Removal, removal_of
 from p2p.state import fold as folding
-from p2p.state.bodies import Checkpoint, Count, Note, Presence, Run, Score
+from p2p.state.bodies import MAX_LAMPORT, Checkpoint, Count, Note, Presence, Run, Score
 from p2p.state.chain import Entry, Kind
 from p2p.state.fold import Fold, said_in
 from p2p.state.reference import fold as reference
@@ -102,6 +102,26 @@ def test_only_admins_send_away_and_write_runs(held):
     assert held.view.members[BEN.opening.peer].status == "in"
     assert not held.view.runs
     assert held.fold.turns == turns + 1  # the first look; nothing was folded anew
+
+
+def test_removals_by_one_who_was_sent_away_change_and_cost_nothing(held):
+    admin = pen_of(7, "admin")
+    held.say(admin, opening=opening_of(7, "admin")[1])
+    evict(held, FOUNDER, admin.opening.peer)
+    assert held.view.members[admin.opening.peer].status == "out"
+    turns = held.fold.turns
+    evict(held, admin, BEN.opening.peer)
+    held.say(admin, Entry(Kind.REMOVAL, b"?"))
+    assert held.view.members[BEN.opening.peer].status == "in"
+    assert held.fold.turns == turns
+
+
+def test_who_writes_the_highest_number_keeps_nobody_from_writing(held):
+    held.say(BEN, Entry(Kind.LEAVE, Presence(MAX_LAMPORT).encode()))
+    for kind, status in ((Kind.LEAVE, "left"), (Kind.RETURN, "in")):
+        number = held.view.next_lamport
+        held.say(ANNA, Entry(kind, Presence(number).encode()))
+        assert held.view.members[ANNA.opening.peer].status == status
 
 
 def test_observers_and_relays_write_only_of_themselves(held):

@@ -8,6 +8,7 @@ from fedcore.errors import ProtocolError
 from p2p.state import checking
 from p2p.state.chain import Entry, Kind
 from p2p.state.checking import Doubt, Gap, check
+from p2p.state.exchange import wanted
 from p2p.state.logs import Logs, News, Pen
 from p2p.state.segments import Branch, Segment
 from tests.state_cases import copied, count, counts, logs, merge, pen_of, said, told
@@ -145,13 +146,21 @@ def test_a_branch_where_none_belongs_is_refused():
     assert "signed further on" in refused(short)
 
 
-def test_no_more_writers_than_there_is_room_for(monkeypatch):
-    monkeypatch.setattr(checking, "WRITERS", 1)
+def test_no_more_writers_than_there_is_room_for_and_the_others_go_on(monkeypatch):
     source = grown(1)
     target = copied(source)
-    said(source, BEN, count(1))
-    with pytest.raises(ProtocolError, match="there are 1 writers"):
-        check(target, list(source.segments(BEN.writer, 0)))
+    monkeypatch.setattr(checking, "WRITERS", 2)
+    for pen in (BEN, pen_of(3)):
+        said(source, pen, count(1))
+    said(source, ANNA, count(2))
+    writers = [BEN.writer, pen_of(3).writer, ANNA.writer]
+    pieces = [p for w in writers for p in source.segments(w, target.tip(w).length)]
+    for new in check(target, pieces):
+        target.add(new)
+    assert target.by_writer.keys() == {ANNA.writer, BEN.writer}
+    assert target.root() != source.root()
+    assert target.item(ANNA.writer) == source.item(ANNA.writer)
+    assert wanted(target, [source.item(writer) for writer in writers]) == []
 
 
 def forked(*tails: list[int]) -> list[Logs]:

@@ -11,7 +11,9 @@ from p2p.machine import (
     Answered,
     Ask,
     Asked,
+    Down,
     Failed,
+    Note,
     Refuse,
     Tell,
     Told,
@@ -19,7 +21,8 @@ from p2p.machine import (
     Wake,
     Woken,
 )
-from p2p.state.bodies import Count, Note
+from p2p.state.bodies import Count
+from p2p.state.bodies import Note as Change
 from p2p.state.chain import Kind
 from p2p.state.messages import (
     MESSAGE_BYTES,
@@ -33,7 +36,7 @@ from p2p.state.messages import (
     encode,
 )
 from p2p.state.talks import TOPIC
-from tests.state_cases import count, counts, logs, pen_of, said
+from tests.state_cases import copied, count, counts, logs, pen_of, said
 from tests.state_world import Faults, World
 
 
@@ -42,7 +45,7 @@ def named(name):
 
 
 def big(size_bytes):
-    return (Kind.NOTE, Note("d", bytes(size_bytes)).encode())
+    return (Kind.NOTE, Change("d", bytes(size_bytes)).encode())
 
 
 def asked(world, node, peer, message, ticket=77):
@@ -241,6 +244,45 @@ def test_a_refused_message_changes_nothing():
     with pytest.raises(ProtocolError, match="did not sign"):
         one.replica.step(world.now_s, Told(other.name, TOPIC, body))
     assert one.replica.root() == root
+
+
+def test_a_fork_is_told_even_if_what_came_with_it_is_refused():
+    world = quiet(2)
+    one, other = world.nodes
+    pen, held = pen_of(30), logs()
+    said(held, pen, count(1))
+    twin = copied(held)
+    said(held, pen, count(2))
+    said(twin, pen, count(3))
+    fork = held.fork(pen.writer, 3, twin.branch(pen.writer, 3))
+    earlier = replace(fork, position=4)
+    bad = replace(next(twin.segments(pen.writer, 0)), tag=b"?" * 16)
+    with pytest.raises(ProtocolError, match="did not sign"):
+        tell(one, other, News(bytes(32), [fork, earlier]))
+    with pytest.raises(ProtocolError, match="another network"):
+        tell(one, other, News(bytes(32), [fork, fork], [bad]))
+    effects = one.replica.step(world.now_s, Down(other.name))
+    notes = [effect for effect in effects if isinstance(effect, Note)]
+    assert [(note.kind, note.peer) for note in notes] == [("fork", pen.writer)]
+    assert one.replica.logs.item(pen.writer).fork == 3
+
+
+def tell(node, peer, news):
+    return node.replica.step(0.0, Told(peer.name, TOPIC, encode(news)))
+
+
+def test_promises_without_deeds_are_not_asked_for_again():
+    world = quiet(2)
+    one, liar = world.nodes
+    mine = replace(one.replica.logs.item(one.name), length=9)
+    other = replace(one.replica.logs.item(pen_of(40).writer), length=9)
+    empty = encode(News(bytes(32), left=[mine, other]))
+    one.replica._talks.greet(liar.name)
+    [ask] = asked(world, one, liar, Sync(bytes(32), None, [other]))[1:]
+    for _ in range(2):  # a pull, and the greeting
+        answered = Answered(liar.name, ask.ticket, empty)
+        ask = next(iter(one.replica.step(world.now_s, answered)), None)
+    assert ask is None
 
 
 def test_any_bytes_are_refused_and_change_nothing():

@@ -5,7 +5,15 @@ import itertools
 import pytest
 
 from fedcore.errors import ProtocolError
-from p2p.channel.pipe import WINDOW_BYTES, Do, Key, Message, Pipe, read_message
+from p2p.channel.pipe import (
+    PIECE_BYTES,
+    WINDOW_BYTES,
+    Do,
+    Key,
+    Message,
+    Pipe,
+    read_message,
+)
 from tests.channel_ends import B
 
 
@@ -102,6 +110,7 @@ def test_an_end_is_told_once_and_known():
         ([Message(Do.END, False, 7, 1), Message(Do.END, False, 7, 2)], "ends twice"),
         ([Message(Do.END, False, 7, 1), data(0, b"ab")], "beyond its end"),
         ([data(2 * i + 1, b"x") for i in range(65)], "too many gaps"),
+        ([data(i + 1, bytes(PIECE_BYTES)) for i in range(9)], "too many gaps"),
     ],
 )
 def test_what_does_not_fit_is_refused(messages, reason):

@@ -45,7 +45,7 @@ function drawMap(status) {
   const map = $("map"), peers = status.peers.filter((p) => p.status === "in");
   const parts = [], dots = [];
   peers.forEach((peer, i) => {
-    const angle = 2 * Math.PI * i / peers.length - Math.PI / 2;
+    const angle = Math.PI * (2 * i + 1) / peers.length - Math.PI / 2;
     const x = 320 + 225 * Math.cos(angle), y = 160 + 115 * Math.sin(angle);
     const kind = kindOf(peer.path);
     const line = shape("line", { x1: 320, y1: 160, x2: x, y2: y, class: kind });
@@ -124,6 +124,8 @@ function drawFacts(status) {
     ["reachable", status.reachable.words],
     ["relays", status.relays.map((r) => short(r.peer) + " " + r.words).join("; ") || "none set"],
     ["sent", size(status.traffic.up_bytes)], ["received", size(status.traffic.down_bytes)],
+    ...status.runs.map((r) => ["run " + r.run, r.additions + " additions, " + r.own
+      + " of them ours" + (r.loss === null ? "" : ", loss " + r.loss.toFixed(4))]),
     ["memory", size(status.memory_bytes)], ["running", span(status.uptime_s)],
     ...status.forks.map((words) => ["fork", wayOf(words)])];
   $("facts").replaceChildren(...facts.flatMap(([k, v]) => [node("dt", k), node("dd", v)]));
