@@ -154,8 +154,9 @@ class Crowd:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for sock in self.socks:
-            sock.close()
+        while self.socks:
+            with suppress(OSError):
+                self.socks.pop().close()
 
     def come(self, count: int, says: bytes = b"") -> None:
         """Open ``count`` connections more; each says ``says`` and then nothing.

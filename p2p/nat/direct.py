@@ -186,15 +186,22 @@ class Direct:
             candidates=dialable(theirs.candidates, here.candidates, here.interfaces),
             mine=here.candidates,
             splices=_joint(here, mine, theirs, dialer=dialer),
-            patience_s=_patience_s(mine.nat, theirs.nat),
+            patience_s=_patience_s(mine, theirs),
             upgrade=mine.direct_only or theirs.direct_only,
         )
 
 
-def _patience_s(mine: Nat, theirs: Nat) -> float:
-    if mine is theirs is Nat.SYMMETRIC:
-        return HOPELESS_S  # but for IPv6, which is quick
-    return LIKELY_S if likely(mine, theirs) else UNLIKELY_S
+def _patience_s(mine: Offer, theirs: Offer) -> float:
+    if likely(mine.nat, theirs.nat) or (_six(mine) and _six(theirs)):
+        return LIKELY_S
+    hopeless = mine.nat is theirs.nat is Nat.SYMMETRIC
+    return HOPELESS_S if hopeless else UNLIKELY_S
+
+
+def _six(offer: Offer) -> bool:
+    """Return whether a side has a public IPv6 address: no NAT is in its way."""
+    found = (c for c in offer.candidates if c.kind == "public")
+    return any(":" in c.address.host for c in found)
 
 
 def _half_of(mine: Offer, body: bytes) -> Offer:
