@@ -119,7 +119,9 @@ class Listener:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            for key, _ in self._selector.select(0.2):
+            ready = self._selector.select(0.2)
+            # Newcomers last: they push out who has not said, or not been heard, yet.
+            for key, _ in sorted(ready, key=lambda at: at[0].fileobj in self._servers):
                 sock = key.fileobj
                 if sock in self._servers and isinstance(sock, socket.socket):
                     self._accept(sock)

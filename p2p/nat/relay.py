@@ -136,7 +136,8 @@ class SpliceRelay:
         while not self._stop.is_set():
             ready = self._selector.select(_SWEEP_S)
             now_s = time.monotonic()
-            for key, _ in ready:
+            # Newcomers last: they push out who has not said, or not been heard, yet.
+            for key, _ in sorted(ready, key=lambda at: at[0].fileobj is self._server):
                 if isinstance(key.data, Circuit):
                     self._move(key.data, now_s)
                 elif key.fileobj is self._server:
