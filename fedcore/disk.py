@@ -111,9 +111,11 @@ class RealDisk:
 
     Attributes:
         folder: where the files are; made at the first write.
+        one_thread: whether a database is used by the thread alone that opened it.
     """
 
     folder: Path
+    one_thread: bool = True
 
     def names(self) -> Sequence[str]:
         with told(f"folder {self.folder}"):
@@ -149,7 +151,12 @@ class RealDisk:
 
     def connect(self, path: Path) -> Connection:
         """Return an SQLite connection that commits after every statement."""
-        return sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
+        return sqlite3.connect(
+            path,
+            timeout=BUSY_S,
+            isolation_level=None,
+            check_same_thread=self.one_thread,
+        )
 
     def write(self, name: str, data: bytes) -> None:
         """Write and flush a whole file; not atomic: the first half of ``replace``."""
@@ -194,7 +201,7 @@ def _sqlite_error(doing: str, error: sqlite3.Error) -> FedError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the detail bits
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return ConfigError(
-            f"{doing}: another coordinator is using this folder; stop it, or choose "
+            f"{doing}: another program is using this folder; stop it, or choose "
             "another folder"
         )
     fix = _SQLITE_FIXES.get(code, "check the disk, then resume")

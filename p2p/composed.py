@@ -11,13 +11,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fedcore.errors import ProtocolError
+from fedcore.errors import ProtocolError, StorageError
 from fedcore.names import shown
 from p2p.machine import (
     Answer,
     Asked,
     Effect,
     Machine,
+    Note,
     Refuse,
     Ticket,
     Told,
@@ -26,6 +27,7 @@ from p2p.machine import (
 )
 
 NEVER_S = float("inf")
+AGAIN_S = 1.0  # after which a part whose disk failed is woken again
 
 
 @dataclass
@@ -41,6 +43,7 @@ class Composed:
     _alarms: dict[str, float] = field(default_factory=dict)
     _tickets: "itertools.count[int]" = field(default_factory=itertools.count)
     _armed_s: float = NEVER_S
+    _moved: bool = True  # an alarm may have changed since the last ``alarm``
 
     def __post_init__(self) -> None:
         self._alarms = dict.fromkeys(self.parts, 0.0)  # the first event wakes all
@@ -73,8 +76,15 @@ class Composed:
         return [*out, *self.alarm()]
 
     def feed(self, name: str, now_s: float, event: Any) -> list[Effect]:
-        """Give ``event`` to one part and return its effects, translated."""
-        return self.take(name, self.parts[name].step(now_s, event))
+        """Give ``event`` to one part and return its effects, translated.
+
+        That a part's disk fails is said, and no trouble of the others.
+        """
+        try:
+            effects = self.parts[name].step(now_s, event)
+        except StorageError as error:
+            effects = _failed(now_s, event, str(error))
+        return self.take(name, effects)
 
     def take(self, name: str, effects: Sequence[Effect]) -> list[Effect]:
         """Return ``effects``, which the part ``name`` made, translated.
@@ -86,7 +96,7 @@ class Composed:
         for effect in effects:
             match effect:
                 case Wake():
-                    self._alarms[name] = effect.at_s
+                    self._alarms[name], self._moved = effect.at_s, True
                 case Answer() | Refuse():  # the ticket is the driver's
                     out.append(effect)
                 case _ if hasattr(effect, "ticket"):
@@ -103,6 +113,9 @@ class Composed:
 
     def alarm(self) -> list[Effect]:
         """Return the ``Wake`` of the earliest alarm, if it has changed."""
+        if not self._moved:
+            return []
+        self._moved = False
         earliest_s = min(self._alarms.values(), default=NEVER_S)
         if earliest_s in (self._armed_s, NEVER_S):
             return []
@@ -110,9 +123,17 @@ class Composed:
         return [Wake(earliest_s)]
 
     def _due(self, now_s: float) -> list[str]:
-        self._armed_s = NEVER_S
+        self._armed_s, self._moved = NEVER_S, True
         return [name for name, at_s in self._alarms.items() if at_s <= now_s]
 
     def _ring(self, name: str, now_s: float) -> list[Effect]:
         self._alarms[name] = NEVER_S
         return self.feed(name, now_s, Woken())
+
+
+def _failed(now_s: float, event: Any, why: str) -> Sequence[Effect]:
+    """Return what is to be said when a part could not take ``event``."""
+    note = Note("disk", why)
+    if isinstance(event, Asked):
+        return [note, Refuse(event.ticket, "the disk here takes nothing; ask others")]
+    return [note, Wake(now_s + AGAIN_S)] if isinstance(event, Woken) else [note]

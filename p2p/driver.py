@@ -16,7 +16,7 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
-from fedcore.errors import FedError, PeerLostError, ProtocolError
+from fedcore.errors import FedError, PeerLostError, ProtocolError, StorageError
 from fedcore.names import PeerId
 from p2p.machine import (
     Answer,
@@ -45,6 +45,7 @@ MOST_TOLD_EACH = 256  # of them, told by one peer
 MOST_BYTES_EACH = 4 << 20  # in what one peer said and that waits
 MOST_OPEN = 1024  # questions of others that have no answer yet
 MOST_OPEN_EACH = 64  # of one peer
+DISK_S = 1.0  # after which a machine whose disk failed is woken again
 LONGEST_SLEEP_S = 60.0  # a clock that was stopped with the machine is noticed
 
 
@@ -131,7 +132,7 @@ class Driver:
         future: Future[bytes] = Future()
         with self._lock:
             if busy := self._busy(peer):
-                future.set_exception(ProtocolError(busy))
+                future.set_exception(PeerLostError(busy))
                 return future
             ticket = next(self._tickets)
             self._open[ticket] = peer, future
@@ -198,12 +199,12 @@ class Driver:
                 taken[1].done.cancel()
 
     def _turn(self) -> bool:
-        """Take the alarm if it is due, else one event; return False at the end."""
+        """Take the alarm if it is due, and one event; return False at the end."""
         wait_s = self._alarm_s - self.clock()
         if wait_s <= 0:  # first: it must not starve behind a full inbox
             self._alarm_s = float("inf")
             self._step(Woken())
-            return True
+            wait_s = 0.0  # nor the inbox behind an alarm that rings again and again
         taken = self._inbox.take(min(wait_s, LONGEST_SLEEP_S))
         if taken is None:
             return True
@@ -231,6 +232,13 @@ class Driver:
             effects = self.machine.step(self.clock(), event)
         except ProtocolError as error:
             self._refused(event, str(error))
+            return
+        except StorageError as error:
+            self.note(Note("disk", str(error)))
+            if isinstance(event, Asked):
+                self._answer(Refuse(event.ticket, "the disk here takes nothing"))
+            elif isinstance(event, Woken):
+                self._alarm_s = self.clock() + DISK_S
             return
         self._carry_out(effects)
 

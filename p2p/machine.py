@@ -171,5 +171,6 @@ class Machine(Protocol):
 
         Raises:
             ProtocolError: a peer broke the rules; nothing changed.
+            StorageError: its disk takes nothing; it can be used further.
         """
         ...

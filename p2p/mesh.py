@@ -19,11 +19,13 @@ from p2p.machine import Asked, Down, HangUp, Machine, Told, Up, Wake, Woken
 from p2p.members import door as doors
 from p2p.members.door import Door
 from p2p.members.effects import Admitted, TurnedAway
+from p2p.members.places import host_in
 from p2p.nat.effects import (
     Book,
     Closed,
     Dialled,
     Here,
+    Narrow,
     NotDialled,
     Opened,
     Relays,
@@ -65,6 +67,7 @@ class _Known:
         control: whether libp2p is connected to it.
         channel: whether there is a data channel.
         relay: through whom libp2p is connected, if not directly.
+        place: where that connection leads, as a multiaddr, if it is known.
         greeted: what the reach shall hear once the door has let the peer in.
         since_s: when it came.
     """
@@ -72,6 +75,7 @@ class _Known:
     control: bool = False
     channel: bool = False
     relay: PeerId | None = None
+    place: str | None = None
     greeted: Dialled | UpBy | None = None
     since_s: float = 0.0
 
@@ -101,7 +105,7 @@ class Mesh:
     relays: set[PeerId] = field(default_factory=set)
     _peers: dict[PeerId, _Known] = field(default_factory=dict)
     _booked: dict[PeerId, tuple[str, ...]] = field(default_factory=dict)
-    _relays_here: tuple[PeerId, ...] = ()
+    _relays_here: Relays = field(default_factory=lambda: Relays(()))
     _leaving: dict[PeerId, tuple[float, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -132,7 +136,7 @@ class Mesh:
             case Opened():
                 self._of(event.peer).channel = True
                 effects = self.all.step(now_s, event)
-            case Book() | Here() | Unwanted() | Relays():
+            case Book() | Here() | Unwanted() | Relays() | Narrow():
                 effects = self.all.feed("reach", now_s, event)
             case _:
                 effects = self.all.step(now_s, event)
@@ -144,7 +148,7 @@ class Mesh:
         return [*self._sifted(now_s, taken), *self.all.alarm()]
 
     def _check_inside(self, event: Told | Asked) -> None:
-        if event.topic != doors.TOPIC and event.peer not in self.inside():
+        if event.topic != doors.TOPIC and not self.door.admits(event.peer):
             raise ProtocolError("you have not come past the door")
 
     def _of(self, peer: PeerId) -> _Known:
@@ -157,9 +161,13 @@ class Mesh:
         known = self._of(event.peer)
         known.since_s = known.since_s or now_s
         known.control, known.relay = True, getattr(event, "relay", None)
+        if isinstance(event, UpBy):
+            known.place = event.place
         effects = self.all.feed("door", now_s, Up(event.peer))
+        if event.peer in self.relays:  # not at the next tick: others wait for it
+            effects += self._relays_met(now_s)
         heard = event if isinstance(event, Dialled) else UpBy(event.peer, known.relay)
-        if event.peer in self.inside():
+        if self.door.admits(event.peer):
             return effects + self._reach_hears(now_s, heard)
         if not isinstance(known.greeted, Dialled):  # that one ends an attempt
             known.greeted = heard
@@ -222,6 +230,9 @@ class Mesh:
     def _admitted(self, now_s: float, peer: PeerId) -> list[Any]:
         known = self._of(peer)
         effects = self._book(now_s, peer, self.addresses().get(peer, ()))
+        if peer in self.relays:  # one that serves members only has refused us before
+            self.guests.again(peer)
+            effects += self._relays_met(now_s)
         greeted, known.greeted = known.greeted, None
         if greeted is not None:
             effects += self._reach_hears(now_s, greeted)
@@ -246,23 +257,31 @@ class Mesh:
             effects += self.all.feed("reach", now_s, Unwanted(peer))
         for peer, places in wanted.items():
             effects += self._book(now_s, peer, places)
-        here = tuple(sorted(p for p in self.relays if self._is_up(p)))
-        if here != self._relays_here:
-            self._relays_here = here
-            effects += self.all.feed("reach", now_s, Relays(here))
-        effects += self.all.take("guests", self.guests.look(now_s, here))
-        effects += self._hung_up(now_s)
+        effects += self._relays_met(now_s) + self._hung_up(now_s)
         return effects + [e for task in self.tasks for e in task(now_s)]
+
+    def _relays_met(self, now_s: float) -> list[Any]:
+        """Tell the reach which relays are here, and ask for their services."""
+        here = tuple(sorted(p for p in self.relays if self._is_up(p)))
+        found = {peer: host_in(self._peers[peer].place) for peer in here}
+        met = Relays(here, {peer: host for peer, host in found.items() if host})
+        effects: list[Any] = []
+        if met != self._relays_here:
+            self._relays_here, self.guests.hosts = met, met.hosts
+            effects += self.all.feed("reach", now_s, met)
+        return effects + self.all.take("guests", self.guests.look(now_s, here))
 
     def _hung_up(self, now_s: float) -> list[Any]:
         """End the connections of who was told to go, and of who never came inside."""
-        inside = self.inside()
-        for peer in self._peers.keys() - inside - self.relays:
-            if now_s - self._peers[peer].since_s > DOORSTEP_S:
+        for peer, known in self._peers.items():
+            if now_s - known.since_s > DOORSTEP_S and not self._may_stay(peer):
                 self._leaving.setdefault(peer, (now_s, "did not come past the door"))
         due = [peer for peer, (at_s, _) in self._leaving.items() if at_s <= now_s]
         gone = [(peer, self._leaving.pop(peer)[1]) for peer in due]
-        return [HangUp(peer, why) for peer, why in gone if peer not in inside]
+        return [HangUp(peer, why) for peer, why in gone if not self.door.admits(peer)]
+
+    def _may_stay(self, peer: PeerId) -> bool:
+        return self.door.admits(peer) or peer in self.relays
 
     def _book(self, now_s: float, peer: PeerId, places: tuple[str, ...]) -> list[Any]:
         if self._booked.get(peer) == places:
@@ -273,9 +292,3 @@ class Mesh:
     def _is_up(self, peer: PeerId) -> bool:
         known = self._peers.get(peer)
         return known is not None and known.control
-
-
-def peer_in(address: str) -> PeerId | None:
-    """Return whose address a multiaddr is, the last peer that it names."""
-    _, found, rest = address.rpartition("/p2p/")
-    return rest if found else None

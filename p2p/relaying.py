@@ -5,7 +5,7 @@ The question is one byte, the answer a list of addresses. ``Desk`` is a relay's 
 """
 
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedcore.errors import ProtocolError
@@ -21,7 +21,7 @@ from p2p.machine import (
     Event,
     Ticket,
 )
-from p2p.nat.addresses import Address, encode_address, read_address
+from p2p.nat.addresses import Address, encode_address, read_address, seen_from
 
 TOPIC = "/relay/1"
 WANTED = b"\x01"  # the whole question
@@ -48,12 +48,12 @@ def read_services(data: bytes) -> tuple[Address, ...]:
     return found
 
 
-@dataclass(frozen=True)
+@dataclass
 class Desk:
     """A relay's side: a ``Machine``.
 
     Attributes:
-        services: where whoami services listen, at most 4.
+        services: where whoami services listen, at most 4; may change.
     """
 
     services: tuple[Address, ...]
@@ -74,9 +74,13 @@ class Guests:
 
     Attributes:
         found: by relay, where its services listen.
+        changed: called when other services are known than before.
+        hosts: by relay, the IP address at which we have reached it.
     """
 
     found: dict[PeerId, tuple[Address, ...]] = field(default_factory=dict)
+    changed: Callable[[], object] = lambda: None
+    hosts: Mapping[PeerId, str] = field(default_factory=dict)
     topics: Collection[str] = ()
     _asked_s: dict[PeerId, float] = field(default_factory=dict)
     _tickets: "itertools.count[Ticket]" = field(default_factory=itertools.count)
@@ -91,17 +95,28 @@ class Guests:
                 out.append(Ask(relay, TOPIC, WANTED, next(self._tickets), ASK_S))
         return out
 
+    def again(self, relay: PeerId) -> None:
+        """Ask ``relay`` at the next look, unless it has answered."""
+        self._asked_s.pop(relay, None)
+
     def services(self) -> tuple[Address, ...]:
         """Return the services of all relays that are here, sorted."""
-        found = list(self.found.values())
-        return tuple(sorted({address for of_one in found for address in of_one}))
+        found = {
+            seen_from(address, self.hosts.get(relay))
+            for relay, addresses in self.found.items()
+            for address in addresses
+        }
+        return tuple(sorted(found))
 
     def step(self, now_s: float, event: Event) -> Sequence[Effect]:
         """Take answers; a relay that is gone has no services."""
+        before = self.services()
         match event:
             case Answered(peer, _, body):
                 self.found[peer] = read_services(body)
             case Down(peer):
                 self.found.pop(peer, None)
                 self._asked_s.pop(peer, None)
+        if self.services() != before:
+            self.changed()
         return ()

@@ -49,8 +49,16 @@ class Node:
     def up(self) -> "Node":
         """Start the node, and return when it can be asked."""
         self.begin("up", "-v")
-        self.until(lambda: (self.home / "control.sock").exists(), "it listens")
+        self.until(
+            lambda: self.ended or (self.home / "control.sock").exists(), "it listens"
+        )
+        assert not self.ended, self.log()
         return self
+
+    @property
+    def ended(self) -> bool:
+        """Whether its process has ended."""
+        return self.process is None or self.process.poll() is not None
 
     def begin(self, action: str, *words: str) -> None:
         """Start a command that goes on, and return at once."""
@@ -113,7 +121,7 @@ class Node:
                     return
             except FedError as error:
                 why = str(error)
-            time.sleep(0.2)
+            time.sleep(0.05)
         raise AssertionError(f"not in {timeout_s} s: {what} {why}\n{self.log()}")
 
 

@@ -9,7 +9,8 @@ from p2p.state.chain import Entry, Kind
 from p2p.state.checking import check
 from p2p.state.exchange import news_for, nothing
 from p2p.state.fold import View
-from p2p.state.logs import Logs, News, Pen
+from p2p.state.held import News, Pen
+from p2p.state.logs import Logs
 from p2p.state.reference import Plain
 from p2p.state.store import LogStore, MemoryLogStore
 from tests.state_world import NETWORK, opening_of

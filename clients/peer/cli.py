@@ -5,65 +5,24 @@ What the commands do is in ``starting`` (which make or run a node) and ``asking`
 """
 
 import argparse
-from collections.abc import Callable, Mapping
-from importlib import import_module
+from collections.abc import Mapping
 from pathlib import Path
 
-from fedcore.cli import EVERYWHERE
-
-Describe = Callable[[argparse.ArgumentParser], None]
-MODULES = "clients.peer"
+from fedcore.subcommands import Part, Subcommands, json_flag, no_words, set_flag
 
 
-class Peer:
-    """The command ``fedcore peer``."""
-
-    name = "peer"
-    help = "join a mesh of peers that train without a server, and look at it"
-
-    def configure(self, parser: argparse.ArgumentParser) -> None:
-        """Add the sub-commands."""
-        chosen = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-        for name, (act, text, describe) in _ACTIONS.items():
-            child = chosen.add_parser(
-                name,
-                help=text,
-                description=f"{text[:1].upper()}{text[1:]}.",
-                epilog=EVERYWHERE,
-            )
-            child.add_argument(
-                "--home",
-                type=Path,
-                metavar="DIR",
-                help="the peer's folder (~/.fedcore/peer)",
-            )
-            describe(child)
-            child.set_defaults(_act=act, _leaf=child)
-
-    def run(self, args: argparse.Namespace) -> int:
-        """Do the chosen action."""
-        module, _, name = args._act.partition(":")
-        act: Callable[[argparse.Namespace], int]
-        act = getattr(import_module(f"{MODULES}.{module}"), name)
-        return act(args)
-
-
-def _nothing(parser: argparse.ArgumentParser) -> None:
-    """Take no more arguments."""
+def _home(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--home", type=Path, metavar="DIR", help="the peer's folder (~/.fedcore/peer)"
+    )
 
 
 def _json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="one object, for programs")
+    json_flag(parser, "one object, for programs")
 
 
 def _settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change a setting of peer.toml, such as limit.up_mbit=20",
-    )
+    set_flag(parser, "change a setting of peer.toml, such as limit.up_mbit=20")
 
 
 def _init(parser: argparse.ArgumentParser) -> None:
@@ -119,17 +78,18 @@ def _train(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("run", metavar="RUN", help="the run's name")
     add("--found", action="store_true", help="begin the run (admins)")
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="with --found: task.name, strategy.lr, strategy.steps, seed, ...",
-    )
+    set_flag(parser, "with --found: task.name, trainer.lr, strategy.steps, seed, ...")
     add("--share", default="1/1", metavar="I/N", help="our part of the task's rows")
     add("--task", metavar="NAME", help="our own examples: a task, or a file of ours")
+    add("--by", choices=("gradients", "probes"), help="how to learn (as the run says)")
+    add("--out", type=Path, metavar="FILE", help="then write the weights, safetensors")
     add("--turns", type=int, default=100, help="how often to add something (100)")
     add("--every", type=int, default=10, help="turns between two lines (10)")
+
+
+def _withdraw(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="the run's name")
+    _one_peer(parser)
 
 
 def _one_peer(parser: argparse.ArgumentParser) -> None:
@@ -140,9 +100,11 @@ def _revoke(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("invite", help="the invite, or its id")
     add("--members-too", action="store_true", help="send away who came with it, too")
+    but = "send away who came with it, all but these; may be repeated"
+    add("--but", action="append", default=[], metavar="PEER", help=but)
 
 
-def _forget(parser: argparse.ArgumentParser) -> None:
+def _sure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
@@ -151,6 +113,7 @@ def _relay(parser: argparse.ArgumentParser) -> None:
     add("--listen", action="append", default=[], metavar="ADDRESS", help="default: all")
     add("--port", type=int, default=4001, help="of libp2p (4001)")
     add("--data-port", type=int, default=4002, help="of the blind relay (4002)")
+    add("--address", default="", help="its public IP address, if a cloud hides it")
     add("--circuits", type=int, default=64, help="most pairs at once (64)")
     add("--circuit-gb", type=float, default=10.0, help="most for one pair (10)")
 
@@ -164,22 +127,33 @@ def _rehearse(parser: argparse.ArgumentParser) -> None:
 
 def _expose(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("service", metavar="NAME", help="what others call it, such as superlink")
-    add("at", metavar="HOST:PORT", help="where it listens, such as 127.0.0.1:9092")
+    name = "what others call it, such as superlink; without it: list what is exposed"
+    add("service", metavar="NAME", nargs="?", help=name)
+    at = "where it listens, such as 127.0.0.1:9092"
+    add("at", metavar="HOST:PORT", nargs="?", help=at)
+    add("--off", action="store_true", help="expose it no more")
+    _json(parser)
 
 
 def _tunnel(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("peer", metavar="PEER", help="who exposes it")
-    add("service", metavar="NAME", help="what it is called there")
+    add(
+        "peer",
+        metavar="PEER",
+        nargs="?",
+        help="who exposes it; without: list the ports",
+    )
+    add("service", metavar="NAME", nargs="?", help="what it is called there")
     add("--port", type=int, default=0, help="on 127.0.0.1 here; 0: any free one (0)")
+    add("--off", action="store_true", help="close the port again")
+    _json(parser)
 
 
-_ACTIONS: Mapping[str, tuple[str, str, Describe]] = {
+PARTS: Mapping[str, Part] = {
     "init": ("starting:init", "found a network, with this peer as its first", _init),
     "join": ("starting:join_network", "join a network with an invite", _join),
     "up": ("starting:up", "run the node, until it is stopped", _up),
-    "unit": ("starting:unit", "print a systemd unit that keeps the node up", _nothing),
+    "unit": ("starting:unit", "print a systemd unit that keeps the node up", no_words),
     "invite": ("asking:invite", "make an invite, for as many as shall come", _invite),
     "status": ("asking:status", "what the node is doing, and why", _json),
     "peers": ("asking:peers", "who is there, and how they are reached", _json),
@@ -192,14 +166,25 @@ _ACTIONS: Mapping[str, tuple[str, str, Describe]] = {
     "train": ("training:train", "train a model that all members hold", _train),
     "expose": ("asking:expose", "let members reach a TCP service of ours", _expose),
     "tunnel": ("asking:tunnel", "reach a TCP service that a member exposes", _tunnel),
+    "withdraw": (
+        "asking:withdraw",
+        "leave out of a run all that a member added (admins)",
+        _withdraw,
+    ),
     "evict": ("asking:evict", "send a member away (admins)", _one_peer),
     "revoke": ("asking:revoke", "make an invite worthless (admins)", _revoke),
     "verify": ("asking:verify", "check all signatures and content again", _json),
     "doctor": ("checking:doctor", "is this peer healthy? What to do if not", _json),
-    "leave": ("asking:leave", "leave the network, and tell it", _nothing),
-    "forget": ("starting:forget_all", "delete this peer and all it keeps", _forget),
+    "leave": ("asking:leave", "leave the network for good, and tell it", _sure),
+    "forget": ("starting:forget_all", "delete this peer and all it keeps", _sure),
     "rehearse": ("rehearsal:rehearse", "play a whole mesh on this machine", _rehearse),
     "relay": ("starting:relay", "help peers of any network to connect", _relay),
 }
 
-COMMAND = Peer()
+COMMAND = Subcommands(
+    "peer",
+    "join a mesh of peers that train without a server, and look at it",
+    PARTS,
+    "clients.peer",
+    _home,
+)

@@ -16,11 +16,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
-from fedcore.errors import ConfigError, FedError, PeerLostError
+from fedcore.errors import ConfigError, FedError, PeerLostError, StorageError
 
 log = logging.getLogger(__name__)
 SOCKET = "control.sock"
+NAME_BYTES = 100  # of a socket's path; some systems take 104, some 108
+FOLDERS = Path("/proc/self/fd")  # on Linux: short names of the folders we have open
 MOST_BYTES = 1 << 20  # of one request or answer
+TURN_S = 0.05  # between two looks at whether to end
 QUIET_S = 600.0  # a command that hears nothing for so long gives up
 Json = Mapping[str, Any]
 Say = Callable[[Json], None]  # tell the asker of progress
@@ -29,10 +32,22 @@ Act = Callable[[Json, Say], Json]
 
 @contextmanager
 def _short_name(path: Path) -> Iterator[str]:
-    """Yield a name of ``path`` that fits into a socket address (108 bytes)."""
+    """Yield a name of ``path`` that fits into a socket address.
+
+    Raises:
+        ConfigError: it is too long, and this system has no ``/proc`` to shorten it.
+    """
+    if len(os.fsencode(path)) <= NAME_BYTES:
+        yield str(path)
+        return
+    if not FOLDERS.is_dir():
+        raise ConfigError(
+            f"the path {path} is longer than the {NAME_BYTES} bytes that a socket may "
+            "have here: choose a folder with a shorter path with --home"
+        )
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
+        yield str(FOLDERS / str(folder) / path.name)
     finally:
         os.close(folder)
 
@@ -52,7 +67,10 @@ class Control:
             self._server = _Server(name, _Handler, act)
         self.path.chmod(0o600)
         self._thread = threading.Thread(
-            target=self._server.serve_forever, name="control", daemon=True
+            target=self._server.serve_forever,
+            args=(TURN_S,),
+            name="control",
+            daemon=True,
         )
 
     def start(self) -> "Control":
@@ -83,7 +101,7 @@ class _Handler(socketserver.StreamRequestHandler):
                 request = _object(self.rfile.readline(MOST_BYTES))
                 self._say({"result": server.act(request, self._progress)})
             except FedError as error:
-                again = isinstance(error, PeerLostError)
+                again = isinstance(error, PeerLostError | StorageError)
                 self._say({"error": str(error), "again": again})
             except Exception as error:  # the border: a command must not end the node
                 log.exception("a command failed")

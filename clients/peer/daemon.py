@@ -13,19 +13,29 @@ from typing import Any, Self
 
 from clients.peer.actions import Actions
 from clients.peer.control import Control
-from clients.peer.home import Home, is_fresh, keep_ports, no_longer_fresh
+from clients.peer.ground import ground_in
+from clients.peer.home import (
+    REST,
+    Home,
+    give_up,
+    is_fresh,
+    keep_ports,
+    no_longer_fresh,
+)
 from clients.peer.member import Member
 from clients.peer.notes import Notes
 from clients.peer.page import Page
-from clients.peer.ports import any_hosts, free_port
+from clients.peer.ports import any_hosts, free_port, port_in
 from clients.peer.report import Report
 from clients.peer.runs import Runs
 from clients.peer.serving import RelayService, serve_as_relay
 from clients.peer.settings import PeerSettings
-from clients.peer.ways import worth_telling
-from fedcore.errors import FedError
+from clients.peer.tunnels import Tunnels
+from clients.peer.ways import outside, worth_telling
+from fedcore.errors import ConfigError, FedError
 from fedcore.names import PeerId
 from p2p.channel.caps import Caps
+from p2p.circuit import is_circuit
 from p2p.driver import Driver
 from p2p.libp2p.config import Libp2pConfig, Part
 from p2p.libp2p.nearby import Nearby
@@ -34,7 +44,6 @@ from p2p.libp2p.thread import MeshThread
 from p2p.machine import Note
 from p2p.mapping.port import MappedPort, ways_here
 from p2p.members.card import About
-from p2p.nat.addresses import Address
 from p2p.nat.listener import Listener
 from p2p.scout import Scout
 from p2p.wires import NodeWires
@@ -78,17 +87,21 @@ class PeerNode:
     def _start(self) -> None:
         home, settings, rng = self.home, self.settings, random.SystemRandom()
         self.caps = _caps(settings)
-        self.listener = self._open.enter_context(Listener(settings.listen.data_port))
+        listen = settings.listen
+        self.listener = self._open.enter_context(
+            Listener(listen.data_port, listen.addresses)
+        )
         self.relay = self._relay()
         self.member = Member(
             home,
             settings,
             version("fedcore"),
-            fresh=is_fresh(home),
+            ground_in(home.folder, fresh=is_fresh(home)),
             desk=self.relay.desk if self.relay else None,
             services=self.relay.services if self.relay else None,
         )
         self._open.callback(self.member.close)
+        self._check_stays()
         no_longer_fresh(home)  # the first entry is on disk
         self.relayed = Relayed((), rng)
         self.reachable = Reachable(rng)
@@ -108,6 +121,12 @@ class PeerNode:
         self._look_around(rng)
         self._serve_people()
         self._keep_ports()
+
+    def _check_stays(self) -> None:
+        """Raise ConfigError if this peer has left, and see to it that it has."""
+        if self.member.standing() == "left":
+            give_up(self.home.folder)
+            raise ConfigError(f"{self.home.folder} {REST}")
 
     def _relay(self) -> RelayService | None:
         if not self.settings.relay.serve:
@@ -132,22 +151,21 @@ class PeerNode:
         self.scout = Scout(
             port,
             lambda: self.member.mesh.guests.services(),
-            self._mapped,
+            lambda: outside(self.mapped, port, self.mesh.addresses()),
             self.driver.post,
             settings.listen.addresses,
             self._moved,
-            RELAY_S if settings.find.relays or "/p2p-circuit" in str(home.ways) else 0,
+            RELAY_S if settings.find.relays or is_circuit(str(home.ways)) else 0,
         )
+        self.nearby: Nearby | None = None
         self._open.callback(self.scout.close)
+        self.member.mesh.guests.changed = self.scout.hurry
+        self.reachable.changed = self.scout.hurry
         self.scout.start()
         if settings.find.nearby:
             self._find_nearby(rng)
         minder = threading.Thread(target=self._mind, name="minder", daemon=True)
         minder.start()
-
-    def _mapped(self) -> Sequence[Address]:
-        found = self.mapped.mapping if self.mapped else None
-        return [Address(found.host, found.port)] if found and found.is_public else []
 
     def _moved(self, hosts: Collection[str]) -> None:
         """Begin anew where the machine is now."""
@@ -155,6 +173,10 @@ class PeerNode:
         self.wires.move(hosts)
         self.relayed.hurry()
         self.reachable.hurry()
+        if self.relay is not None:
+            self.relay.look()
+        if self.nearby is not None:
+            self.nearby.hurry()
         if self.mapped is not None:
             self.mapped.hurry()
 
@@ -163,16 +185,15 @@ class PeerNode:
             self.member.met_nearby(peer, addresses)
 
         only = self.settings.listen.addresses or None
-        nearby = Nearby(
+        self.nearby = Nearby(
             self.home.network, self.home.me, self.mesh.addresses, found, rng, only
         )
-        self._open.callback(nearby.close)
-        nearby.start()
+        self._open.callback(self.nearby.close)
+        self.nearby.start()
 
     def _mind(self) -> None:
         """Tell the others what changed about us, and use the relays that are known."""
         used: list[str] = []
-        known: tuple[Address, ...] = ()
         while not self._stop.is_set():
             try:
                 relays = self.driver.call(partial(self._turn, self._about()))
@@ -182,15 +203,12 @@ class PeerNode:
             if relays != used:
                 used = relays
                 self.relayed.use(relays)
-            services = self.member.mesh.guests.services()
-            if services != known:
-                known = services
-                self.scout.hurry()
             self._stop.wait(LOOK_S)
 
     def _turn(self, about: About, now_s: float) -> tuple[list[str], tuple[()]]:
         """Say ``about``; return the addresses of relays. In the machine's thread."""
         self.member.say(about)
+        self.mesh.trust({*self.member.mesh.inside(), *self.member.mesh.relays})
         return self.member.relay_places(), ()
 
     def _about(self) -> About:
@@ -201,8 +219,8 @@ class PeerNode:
         return replace(about, relays=True, splice_port=self.relay.splice_port)
 
     def _keep_ports(self) -> None:
-        mine = [a for a in self.mesh.addresses() if "/p2p-circuit" not in a]
-        ports = {"data": self.listener.port, "control": _port_in(mine)}
+        mine = [a for a in self.mesh.addresses() if not is_circuit(a)]
+        ports = {"data": self.listener.port, "control": port_in(mine)}
         if self.relay is not None:
             ports["relay"] = self.relay.splice_port
         if self.page is not None:
@@ -210,25 +228,24 @@ class PeerNode:
         keep_ports(self.home, ports)
 
     def _serve_people(self) -> None:
-        self.runs = Runs(self)
+        self.runs, self.tunnels = Runs(self), Tunnels(self)
         self.report = Report(self)
         control = Control(self.home.folder, Actions(self).do)
         self._open.callback(control.close)
         control.start()
         if self.settings.page.serve:
-            self.page = Page(self.home.folder, self.settings.page.port, self._shown)
+            self.page = Page(
+                self.home.folder, self.settings.page.port, self.report.page
+            )
             self._open.callback(self.page.close)
             self.page.start()
         opening = self.home.opening
         name = self.settings.name
         self.say(f"{name} is up in {opening.founding.name} as {opening.role}")
-        for address in self.mesh.addresses():
+        for address in self.mesh.addresses() or ["no address yet: there is no network"]:
             self.say(f"  reach it at {address}")
         if self.page is not None:
             self.say(f"  look at it at {self.page.address}")
-
-    def _shown(self) -> Mapping[str, Any]:
-        return {**self.status(), "notes": self.notes.newest(100)}
 
     def status(self) -> Mapping[str, Any]:
         """Return what the node is doing, for programs; see ``Report``."""
@@ -274,15 +291,6 @@ class PeerNode:
 def _caps(settings: PeerSettings) -> Caps:
     up, down = settings.limit.up_mbit, settings.limit.down_mbit
     return Caps(up * 125_000 or None, down * 125_000 or None)
-
-
-def _port_in(addresses: Sequence[str]) -> int:
-    """Return the TCP port of the first of our own addresses."""
-    for address in addresses:
-        parts = address.split("/")
-        if "tcp" in parts:
-            return int(parts[parts.index("tcp") + 1])
-    return 0
 
 
 __all__ = ["PeerNode", "RelayService"]

@@ -8,6 +8,7 @@
 | ``peer.toml`` | the owner's settings |
 | ``fresh`` | the key has never been used; gone after the first start |
 | ``ports.json`` | the ports that were free at the first start, kept |
+| ``exposed.json`` | the services that members may reach through this peer |
 | ``state.db``, ``shelf/``, ``addresses`` | replicated state, content, who was where |
 | ``control.sock``, ``token``, ``lock`` | of the running node |
 """
@@ -35,7 +36,13 @@ from p2p.identity.openings import Opening, check_opening, open_with
 
 KEY, OPENING, WAYS, FRESH = "key", "opening", "ways", "fresh"
 PORTS, LOCK, SHELF, STATE = "ports.json", "lock", "shelf", "state.db"
-OURS = {KEY, OPENING, WAYS, FRESH, PORTS, LOCK, FILE, SOCKET, "addresses", "token"}
+EXPOSED = "exposed.json"
+OURS = {KEY, OPENING, WAYS, FRESH, PORTS, EXPOSED, LOCK, FILE, SOCKET}
+OURS |= {"addresses", "token"}
+REST = (
+    "holds the rest of a peer that has left its network, or whose key was lost: "
+    "`fedcore peer forget` deletes it, and then one can join with a fresh invite"
+)
 
 
 def usual_home() -> Path:
@@ -107,11 +114,18 @@ def _check_free(folder: Path) -> None:
             f"{folder} holds a peer already: choose another folder with --home, or "
             "remove it with `fedcore peer forget`"
         )
-    if (folder / STATE).exists():
-        raise ConfigError(
-            f"{folder} holds {STATE} of a peer whose key is gone: choose another "
-            "folder with --home, or delete this one"
-        )
+    if is_rest(folder):
+        raise ConfigError(f"{folder} {REST}")
+
+
+def is_rest(folder: Path) -> bool:
+    """Return whether ``folder`` holds what a peer without a key has left."""
+    return (folder / STATE).exists() and not (folder / KEY).exists()
+
+
+def give_up(folder: Path) -> None:
+    """Delete the peer's key: nobody is this peer from now on."""
+    RealDisk(folder).remove(KEY)
 
 
 def _written(
@@ -130,6 +144,17 @@ def _written(
     return load(folder)
 
 
+def check(folder: Path) -> None:
+    """Raise ConfigError unless there is a peer in ``folder``."""
+    if is_rest(folder):
+        raise ConfigError(f"{folder} {REST}")
+    if not (folder / KEY).exists():
+        raise ConfigError(
+            f"no peer in {folder}: make one with `fedcore peer init NAME` (a new "
+            "network) or `fedcore peer join INVITE`, or point to it with --home"
+        )
+
+
 def load(folder: Path) -> Home:
     """Return the peer in ``folder``.
 
@@ -137,11 +162,7 @@ def load(folder: Path) -> Home:
         ConfigError: there is none, or its files do not belong together.
         StorageError: they cannot be read.
     """
-    if not (folder / KEY).exists():
-        raise ConfigError(
-            f"no peer in {folder}: make one with `fedcore peer init NAME` (a new "
-            "network) or `fedcore peer join INVITE`, or point to it with --home"
-        )
+    check(folder)
     key, disk = load_key(folder / KEY), RealDisk(folder)
     proof = disk.read(OPENING)
     opening = check_opening(proof, _network_of(proof))
@@ -233,10 +254,10 @@ def forget(folder: Path) -> None:
         ConfigError: there is none, or its node runs.
         StorageError: something could not be deleted.
     """
-    if not (folder / KEY).exists():
+    if not (folder / KEY).exists() and not is_rest(folder):
         raise ConfigError(f"no peer in {folder}")
     with locked(folder), told(f"delete {folder}"):
-        (folder / KEY).unlink()  # first: half a peer must not start again
+        (folder / KEY).unlink(missing_ok=True)  # first: half a peer must not start
         shutil.rmtree(folder / SHELF, ignore_errors=True)
         for path in folder.iterdir():
             if path.name in OURS or path.name.startswith(STATE):

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from clients.peer.tables import short, size, span
+from clients.peer.tables import path_words, short, size, span
 from fedcore.errors import FedError
 
 COLOURS = {
@@ -73,7 +73,7 @@ def _peers(status: Status) -> Table:
             peer["name"],
             short(peer["peer"]),
             peer["role"],
-            Text(peer["path"], style=_colour(peer)),
+            Text(path_words(peer["path"]), style=_colour(peer)),
             "-" if rtt_s is None else f"{1000 * rtt_s:.1f} ms",
             size(peer["up_bytes_s"]),
             size(peer["down_bytes_s"]),

@@ -1,27 +1,24 @@
-"""All machines of one peer, made from its folder, and what one needs of another."""
+"""All machines of one peer, and what one needs of another."""
 
-import random
-import sqlite3
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from clients.peer.home import SHELF, Home
+from clients.peer.ground import Ground
+from clients.peer.home import Home
 from clients.peer.keeping import PATIENCE_S, Keeping
 from clients.peer.settings import PeerSettings
-from fedcore.disk import BUSY_S, Connection, RealDisk
+from clients.peer.ways import relays_among
 from fedcore.errors import ConfigError, ProtocolError, StorageError
 from fedcore.names import PeerId
 from p2p.channel.certificates import Credentials
+from p2p.circuit import parted, peer_in
 from p2p.content.library import Library
 from p2p.content.lookup import Lookup
 from p2p.content.manifest import MAX_BLOB_BYTES
 from p2p.content.search import Found
 from p2p.content.shelf import Shelf
-from p2p.content.space import FolderSpace
 from p2p.content.swarm import PATIENCE_S as WANT_S
 from p2p.content.swarm import UP_BYTES_S, Ended, Swarm
 from p2p.identity.openings import Opening
@@ -31,30 +28,20 @@ from p2p.members.card import About
 from p2p.members.door import Door
 from p2p.members.judging import Policy
 from p2p.members.pulse import Pulse
-from p2p.mesh import Addresses, Mesh, peer_in
+from p2p.mesh import Addresses, Mesh
 from p2p.nat.berths import SpliceDesk
 from p2p.nat.effects import Dialled, NotDialled
 from p2p.nat.reach import Reach
 from p2p.relaying import Desk
 from p2p.state.bodies import Checkpoint
+from p2p.state.lasting import Lasting
 from p2p.state.replica import Replica
-from p2p.state.sqlite import SqliteLogStore
-from p2p.state.talks import Habits
 
 GB = 10**9
 BYTES_S_OF_MBIT = 125_000
-CIRCUIT = "/p2p-circuit"
 MOST_LINKS = 64  # peers that we are connected with at a time
+LEFT = "it has left the network; with a fresh invite it may come back"
 SAVE_S = 5.0  # between two writings of the address book
-
-
-class HandedOver(RealDisk):
-    """A disk whose databases are opened in one thread and used in another."""
-
-    def connect(self, path: Path) -> Connection:
-        return sqlite3.connect(
-            path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
-        )
 
 
 @dataclass
@@ -65,7 +52,7 @@ class Member:
         home: the peer's folder.
         settings: its owner's.
         program: the version of this program.
-        fresh: the key was made just now and has never been used.
+        ground: where it keeps things.
         desk: gives leave to splice, if we are a relay.
         services: tells of our other services, if we are a relay.
         nearby: peers found on the local network, and where.
@@ -76,43 +63,32 @@ class Member:
     home: Home
     settings: PeerSettings
     program: str
-    fresh: bool = False
+    ground: Ground
     desk: SpliceDesk | None = None
     services: Desk | None = None
     nearby: dict[PeerId, tuple[str, ...]] = field(default_factory=dict)
     ended: dict[str, str] = field(default_factory=dict)
     names: dict[PeerId, str] = field(default_factory=dict)
-    rng: random.Random = field(default_factory=random.SystemRandom)
     _saved_s: float = 0.0
     _view: Any = None
     _keeping: Keeping = field(default_factory=Keeping)
 
     def __post_init__(self) -> None:
-        home, rng = self.home, self.rng
-        disk = HandedOver(home.folder)
+        home, ground = self.home, self.ground
+        rng, wall = ground.rng, ground.wall
         name, role = self.settings.name, home.opening.role
         self.about = About(program=self.program, role=role, name=name)
         self.credentials = Credentials.of(home.key)
-        self.store = SqliteLogStore(disk)
-        self.replica = Replica(
-            home.key,
-            home.network,
-            home.proof,
-            self.store,
-            rng,
-            time.time,
-            Habits(fresh=self.fresh),
-        )
-        self.book = AddressBook(disk, time.time)
+        place = home.network, home.proof
+        self.replica = Lasting(ground.logs, self._replica)
+        self.book = AddressBook(ground.book, wall)
         self.pulse = Pulse(home.key, self.about, self.is_member, rng)
         allow = frozenset(self.settings.allow) or None
         policy = Policy(self.is_member, self.banned, allow)
-        self.door = Door(
-            home.key, home.network, home.proof, policy, rng, time.time, self.program
-        )
-        quota = int(self.settings.limit.disk_gb * GB) or 1 << 62
-        self.shelf = Shelf(FolderSpace(home.folder / SHELF), quota_bytes=quota)
-        lookup = Lookup(home.key, home.network, rng, time.time)
+        self.door = Door(home.key, *place, policy, rng, wall, self.program)
+        quota_bytes = _bytes_of(self.settings.limit.disk_gb)
+        self.shelf = Shelf(ground.blobs, quota_bytes=quota_bytes)
+        lookup = Lookup(home.key, home.network, rng, wall)
         up_bytes_s = self.settings.limit.up_mbit * BYTES_S_OF_MBIT or UP_BYTES_S
         self.library = Library(Swarm(self.shelf, rng, up_bytes_s=up_bytes_s), lookup)
         self.reach = Reach.of(home.me, self.credentials.certificate, rng, self.desk)
@@ -131,7 +107,7 @@ class Member:
 
     def close(self) -> None:
         """Let go of the files; the machines are not used any more."""
-        self.store.close()
+        self.ground.close()
 
     def met_nearby(self, peer: PeerId, addresses: Sequence[str]) -> None:
         """Take note of who is on the local network; from any thread.
@@ -142,17 +118,34 @@ class Member:
         others = [row for row in self.nearby.items() if row[0] != peer]
         self.nearby = dict([*others, (peer, tuple(addresses))][-MOST_LINKS:])
 
+    def _replica(self) -> Replica:
+        home, ground = self.home, self.ground
+        kept = ground.logs, ground.rng, ground.wall
+        quota_bytes = _bytes_of(self.settings.limit.state_gb)
+        habits = replace(ground.habits, quota_bytes=quota_bytes)
+        return Replica(home.key, home.network, home.proof, *kept, habits)
+
     # What machines ask
 
     def is_member(self, peer: PeerId) -> bool:
         """Return whether ``peer`` belongs to the network, as far as we know."""
         member = self.replica.view.members.get(peer)
-        inside = peer in self.door.members()
-        return inside if member is None else member.status != "out"
+        if member is None:
+            return self.door.admits(peer)
+        return member.status == "in"
+
+    def standing(self) -> str:
+        """Return whether we are "in", have "left", or are "out"."""
+        me = self.replica.view.members.get(self.home.me)
+        return "in" if me is None else me.status
 
     def banned(self, opening: Opening) -> str | None:
-        """Return why a member was sent away; None if it was not."""
-        return self.replica.fold.why_out(opening)
+        """Return why a member is none any more; None if it still is."""
+        if why := self.replica.fold.why_out(opening):
+            return why
+        member = self.replica.view.members.get(opening.peer)
+        gone = member is not None and member.status == "left"
+        return LEFT if gone else None
 
     def addresses(self) -> Addresses:
         """Return whom to be connected with, and where: the likeliest first."""
@@ -197,15 +190,12 @@ class Member:
         """Return the addresses of all relays that we know, those set by hand first."""
         places = list(self.settings.find.relays)
         for address in (a for found in self.ways.values() for a in found):
-            relay, through, _ = address.partition("/p2p-circuit")
-            places += [relay] if through else []
-        for peer in self.door.members():
-            card = self.pulse.record(peer)
-            if card is not None and card.about.relays:
-                places += [a for a in card.about.addresses if CIRCUIT not in a]
-        found = {a: peer_in(a) for a in places}
+            circuit = parted(address)
+            places += [circuit[0]] if circuit else []
+        inside = relays_among(self.door.members(), self.pulse.record, self.book)
+        found = {a: peer_in(a) for a in [*places, *inside]}
         mine = {a: p for a, p in found.items() if p not in (None, self.home.me)}
-        self.mesh.relays |= {peer for peer in mine.values() if peer is not None}
+        self.mesh.relays = {peer for peer in mine.values() if peer is not None}
         return list(mine)
 
     # What machines say
@@ -237,27 +227,33 @@ class Member:
             card = self.pulse.record(peer)
             if card is not None:
                 self.names[peer] = card.about.name
-        view = self.replica.view
-        if view is self._view:
+        before, self._view = self._view, self.replica.view
+        if self._view is before:
             return ()
-        self._view = view
         return self.mesh.do("door", now_s, self.door.review())
 
     def keep_all(self, now_s: float) -> Iterable[Any]:
         """Fetch every checkpoint that the network lists, if the owner wants that."""
         if not self.settings.keep_all:
             return ()
-        wanted, shelves = self.library.swarm.wanted, self.replica.view.checkpoints
-        listed = (row for shelf in shelves.values() for row in shelf.all.items())
-        chosen = list(self._keeping.chosen(now_s, listed, wanted, self._lacks))
-        return [e for point, by in chosen for e in self._keep(now_s, point, by)]
+        wanted = self.library.swarm.wanted
+        chosen = self._keeping.chosen(now_s, self._listed, wanted, self._lacks)
+        return [e for point, by in list(chosen) for e in self._keep(now_s, point, by)]
+
+    def _listed(self) -> Iterable[tuple[Checkpoint, tuple[PeerId, ...]]]:
+        shelves = self.replica.view.checkpoints.values()
+        return (row for shelf in shelves for row in shelf.all.items())
 
     def _lacks(self, cid: str) -> bool:
         """Return whether to fetch ``cid``; not if it was here and had to go."""
         return self.shelf.blob(cid) is None and self.ended.get(cid) != ""
 
     def _keep(self, now_s: float, point: Checkpoint, by: PeerId) -> Iterable[Any]:
+        versions, wanted = self.replica.view.checkpoints, self.library.swarm.wanted
+        listed = versions[point.run].all if point.run in versions else {}
         try:
+            for cid in self._keeping.going(point, by, listed, wanted, self.shelf):
+                self.shelf.remove(cid)
             return self.want(now_s, point.cid, point.size_bytes, PATIENCE_S)
         except (ConfigError, ProtocolError, StorageError) as error:
             self.ended[point.cid] = str(error)
@@ -292,9 +288,13 @@ class Member:
 
     def say(self, about: About) -> None:
         """Let the others know what we are now."""
-        name = self.settings.name
-        role = self.home.opening.role
+        name, role = self.settings.name, self.home.opening.role
         fixed = replace(about, program=self.program, role=role, name=name)
         if fixed != self.about:
             self.about = fixed
             self.pulse.say(fixed)
+
+
+def _bytes_of(limit_gb: float) -> int:
+    """Return a limit in bytes; 0 is none."""
+    return int(limit_gb * GB) or 1 << 62

@@ -1,4 +1,9 @@
-"""A node's figures in the text form that Prometheus reads."""
+"""A node's figures in the text form that Prometheus reads.
+
+A figure of a peer is labelled with its id alone, so that its series goes on whatever
+the peer calls itself and however it is reached; ``fedcore_peer_info`` has the rest, to
+be joined by ``* on(peer) group_left(name, path) fedcore_peer_info``.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,7 +17,6 @@ GAUGES = {
     "entries": "Entries of the replicated state.",
     "writers": "Logs of the replicated state.",
     "memory_bytes": "Memory of the node.",
-    "uptime_s": "Seconds since the start.",
 }
 
 
@@ -24,12 +28,19 @@ def as_prometheus(status: Json) -> str:
 def _lines(status: Json) -> Iterator[str]:
     for name, about in GAUGES.items():
         yield from _head(name, "gauge", about)
-        yield f"fedcore_{name} {status[name]:g}"
+        yield f"fedcore_{name} {status[name]}"
+    yield from _head("uptime_seconds", "gauge", "Seconds since the start.")
+    yield f"fedcore_uptime_seconds {status['uptime_s']:.3f}"
     yield from _head("state", "gauge", "1 for the state that the node is in.")
     for state in STATES:
         yield f'fedcore_state{{state="{state}"}} {int(status["state"] == state)}'
     yield from _head("forks", "gauge", "Logs that are frozen: two stories were told.")
     yield f"fedcore_forks {len(status['forks'])}"
+    yield from _head("peer_info", "gauge", "1; what a peer is called, its path now.")
+    for peer in status["peers"]:
+        name, way = _escaped(peer["name"]), _escaped(_way(peer))
+        label = f'peer="{peer["peer"]}",name="{name}",path="{way}"'
+        yield f"fedcore_peer_info{{{label}}} 1"
     for way, about in (("up", "Bytes sent to a peer."), ("down", "Bytes received.")):
         yield from _head(f"{way}_bytes_total", "counter", about)
         for peer in status["peers"]:
@@ -47,8 +58,7 @@ def _lines(status: Json) -> Iterator[str]:
         label = f'{{run="{_escaped(run["run"])}"}}'
         yield f"fedcore_run_additions{label} {run['additions']}"
     yield from _head("content_bytes", "gauge", "Content that is here, in bytes.")
-    here = sum(item["bytes"] for item in status["contents"] if item["here"])
-    yield f"fedcore_content_bytes {here}"
+    yield f"fedcore_content_bytes {status['content_bytes']}"
 
 
 def _head(name: str, kind: str, about: str) -> Iterator[str]:
@@ -57,9 +67,12 @@ def _head(name: str, kind: str, about: str) -> Iterator[str]:
 
 
 def _label(peer: Json) -> str:
-    way = str(peer["path"]).split(" ", 1)[0].rstrip(":")
-    name = _escaped(peer["name"])
-    return f'{{peer="{peer["peer"]}",name="{name}",path="{_escaped(way)}"}}'
+    return f'{{peer="{peer["peer"]}"}}'
+
+
+def _way(peer: Json) -> str:
+    """Return the first word of the path, such as "direct" or "relayed"."""
+    return str(peer["path"]).split(" ", 1)[0].rstrip(":")
 
 
 def _escaped(text: str) -> str:

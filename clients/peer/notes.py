@@ -1,7 +1,6 @@
 """What happened lately, for people: the newest few hundred notes."""
 
 import logging
-import re
 import threading
 import time
 from collections import Counter, deque
@@ -9,11 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from clients.peer.tables import LETTERS
+from clients.peer.tables import shortened
 from p2p.machine import Note
 
 MOST = 500
-_ID = re.compile(r"12D3KooW[1-9A-HJ-NP-Za-km-z]{44}")
 SAME_S = 60.0  # a note that is said again within so long is only counted
 log = logging.getLogger(__name__)
 
@@ -37,11 +35,6 @@ class Kept:
         words += f" ({self.times} times)" if self.times > 1 else ""
         row = {"at_s": self.at_s, "kind": self.note.kind, "words": words}
         return row | {"peer": self.note.peer}
-
-
-def shortened(words: str) -> str:
-    """Return ``words`` with only the last letters of each peer id."""
-    return _ID.sub(lambda found: found[0][-LETTERS:], words)
 
 
 @dataclass

@@ -27,6 +27,7 @@ from fedcore.errors import ConfigError, FedError
 
 HOST = "127.0.0.1"
 TOKEN = "token"  # noqa: S105 - the name of the file
+TURN_S = 0.05  # between two looks at whether to end
 QUIET_S = 10.0
 MOST_THREADS = 16
 ROOM_S = 1.0  # the longest wait for the oldest of them to end
@@ -69,7 +70,7 @@ class Page:
             ) from error
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(
-            target=self._server.serve_forever, name="page", daemon=True
+            target=partial(self._server.serve_forever, TURN_S), name="page", daemon=True
         )
 
     @property

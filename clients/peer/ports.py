@@ -28,6 +28,15 @@ def is_free(port: int) -> bool:
     return all(_probed(host, port) for host in any_hosts())
 
 
+def port_in(addresses: Sequence[str]) -> int:
+    """Return the TCP port of the first of our own addresses."""
+    for address in addresses:
+        parts = address.split("/")
+        if "tcp" in parts:
+            return int(parts[parts.index("tcp") + 1])
+    return 0
+
+
 def _probed(host: str, port: int) -> int:
     """Return the port on which one can listen now; 0 if one cannot."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

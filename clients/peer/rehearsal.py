@@ -18,9 +18,11 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clients.peer.asking import progress
 from clients.peer.control import Json, ask
 from clients.peer.tables import peers_table, size
 from fedcore.errors import ConfigError, FedError, PeerLostError
+from fedcore.subcommands import say
 
 NAMES = ("ann", "bob", "cyd", "dot", "eve", "fay", "gus", "hal")
 ALONE = (
@@ -29,13 +31,14 @@ ALONE = (
     *("--set", "find.map_ports=false"),
 )
 RUN, TURNS = "digits", "12"
-PROBES = (
+SETTINGS = (
     *("--set", "task.name=digits"),
     *("--set", "strategy.lr=0.01"),
     *("--set", "strategy.eps=0.01"),
     *("--set", "strategy.steps=60"),
     *("--set", "strategy.directions=4"),
 )
+MOST_MB = 10_000
 WAIT_S = 60.0
 LOOK_S = 0.1
 
@@ -123,12 +126,14 @@ class Rehearsal:
         count: how many.
         file_mb: megabytes of the file that they share.
         say: prints a line.
+        hint: shows what is going on, for a while.
     """
 
     folder: Path
     count: int
     file_mb: float
     say: Callable[[str], None]
+    hint: Callable[[str], None] = lambda _: None
 
     def __post_init__(self) -> None:
         names = NAMES[: self.count]
@@ -139,11 +144,16 @@ class Rehearsal:
         with ExitStack() as stack:
             for actor in self.actors:
                 stack.callback(actor.kill)
+            self.hint(f"{self.count} nodes start, one after the other ...")
             self._gather()
+            self.hint(f"a file of {self.file_mb:g} MB goes to everybody ...")
             self._share()
+            self.hint("everybody trains one model, on examples of its own ...")
             self._train()
-            self._lose(self.actors[0])
-            self._lose(self.actors[-1])
+            for actor in (self.actors[0], self.actors[-1]):
+                self.hint(f"{actor.name} is killed; the others go on ...")
+                self._lose(actor)
+            self.hint("all nodes check all that they keep ...")
             self._check()
 
     def _gather(self) -> None:
@@ -173,9 +183,12 @@ class Rehearsal:
         )
 
     def _train(self) -> None:
-        """Train one model from all sides at once; everybody ends with the same bits."""
+        """Train one model from all sides at once; everybody ends with the same bits.
+
+        One of them has no memory for gradients, and probes.
+        """
         first = self.actors[0]
-        first.run("train", RUN, "--found", "--turns", "0", *PROBES)
+        first.run("train", RUN, "--found", "--turns", "0", *SETTINGS)
         until(lambda: all(_knows(a, RUN) for a in self.actors), "all know the run")
         with ThreadPoolExecutor(self.count) as pool:
             list(pool.map(self._part, range(self.count)))
@@ -186,8 +199,9 @@ class Rehearsal:
         self.say(f"trained by all at once, with no server: {ends[0]}")
 
     def _part(self, number: int) -> None:
-        share = f"{number + 1}/{self.count}"
-        self.actors[number].run("train", RUN, "--share", share, "--turns", TURNS)
+        share, by = f"{number + 1}/{self.count}", "gradients" if number else "probes"
+        words = ("--share", share, "--by", by, "--turns", TURNS)
+        self.actors[number].run("train", RUN, *words)
 
     def _everywhere(self, cid: str) -> bool:
         contents = [c for a in self.actors for c in a.status()["contents"]]
@@ -227,11 +241,17 @@ def rehearse(args: argparse.Namespace) -> int:
     """Play it, and say what happens."""
     if not 2 <= args.nodes <= len(NAMES):
         raise ConfigError(f"--nodes must be from 2 to {len(NAMES)}")
+    if not 0 <= args.mb <= MOST_MB:
+        raise ConfigError(f"--mb must be from 0 to {MOST_MB}")
+    if args.keep is not None and args.keep.exists() and any(args.keep.iterdir()):
+        raise ConfigError(f"{args.keep} is not empty: choose a new folder for --keep")
 
-    def say(text: str) -> None:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+    def say_alone(text: str) -> None:
+        progress({"words": ""})
+        say(text)
 
     with tempfile.TemporaryDirectory(prefix="fedcore-mesh-") as folder:
-        Rehearsal(args.keep or Path(folder), args.nodes, args.mb, say).play()
+        hint = lambda text: progress({"words": text})  # noqa: E731
+        place = args.keep or Path(folder)
+        Rehearsal(place, args.nodes, args.mb, say_alone, hint).play()
     return 0

@@ -19,15 +19,18 @@ from p2p.libp2p.config import Libp2pConfig, Part
 from p2p.libp2p.parts import Reachable, Relaying
 from p2p.libp2p.thread import MeshThread
 from p2p.machine import Answer, Asked, Machine
-from p2p.nat.addresses import is_private
+from p2p.nat.addresses import Address, is_private
 from p2p.nat.berths import SpliceDesk
 from p2p.nat.candidates import Interface, interfaces
 from p2p.nat.grants import Warden
-from p2p.nat.relay import Quota, SpliceRelay
+from p2p.nat.ports import ANY4, ANY6
+from p2p.nat.quota import Quota
+from p2p.nat.relay import SpliceRelay
 from p2p.nat.whoami import WhoamiService
 from p2p.relaying import Desk
 
 EYES = 2  # whoami services
+LOOK_S = 5.0  # between two looks at where this machine is
 GB = 10**9
 
 
@@ -38,19 +41,43 @@ class RelayService:
     Attributes:
         part: circuits of libp2p; a part of the transport.
         splice: the blind relay.
-        desk: gives leave to use it.
+        eyes: the whoami services.
+        desk: gives leave to use the blind relay.
         services: tells where whoami listens.
+        only: the addresses of this machine to use; all if empty.
+        outside: the address at which the world reaches this machine, if it was set.
     """
 
     part: Relaying
     splice: SpliceRelay
+    eyes: Sequence[WhoamiService]
     desk: SpliceDesk
     services: Desk
+    only: Collection[str]
+    outside: str
 
     @property
     def splice_port(self) -> int:
         """Where the blind relay listens."""
         return self.splice.address.port
+
+    def look(self) -> bool:
+        """Tell peers from now on where this machine is; return whether that is new.
+
+        What is told may be private, if a router hides the rest: peers then take the
+        address at which they have reached us (``p2p.nat.addresses.seen_from``).
+        """
+        version = 6 if ":" in self.splice.address.host else 4
+        here = [i for i in interfaces(self.only) if i.version == version]
+        hosts = [self.outside] if self.outside else relay_hosts(here)
+        if not hosts:
+            return False  # its network is gone, and may come back
+        before = self.desk.addresses, self.services.services
+        self.desk.addresses = (Address(hosts[0], self.splice_port),)
+        pairs = zip((hosts * EYES)[:EYES], self.eyes, strict=True)
+        places = tuple(Address(host, eye.address.port) for host, eye in pairs)
+        self.services.services = places
+        return before != (self.desk.addresses, places)
 
 
 def serve_as_relay(
@@ -72,6 +99,8 @@ def serve_as_relay(
         raise ConfigError(
             "a relay needs an address of this machine; check listen.addresses"
         )
+    if not only:  # those of the machine may change
+        hosts = [ANY6 if ":" in hosts[0] else ANY4]
     quota = Quota(
         circuits=settings.circuits, circuit_bytes=int(settings.circuit_gb * GB)
     )
@@ -90,13 +119,17 @@ def serve_as_relay(
             f"the relay cannot listen on {hosts[0]}, port {settings.port}: "
             f"{error.strerror}; choose another port"
         ) from error
-    limits = RelayLimits(circuits=8 * settings.circuits)
-    return RelayService(
-        Relaying(limits),
+    service = RelayService(
+        Relaying(RelayLimits(circuits=8 * settings.circuits), settings.address),
         splice,
-        SpliceDesk(warden, (splice.address,), time.monotonic),
-        Desk(tuple(eye.address for eye in eyes)),
+        eyes,
+        SpliceDesk(warden, (), time.monotonic),
+        Desk(()),
+        only,
+        settings.address,
     )
+    service.look()
+    return service
 
 
 def relay_hosts(here: Sequence[Interface]) -> list[str]:
@@ -152,10 +185,28 @@ def run_relay(
         for desk in (service.desk, service.services):
             for topic in desk.topics:
                 mesh.serve(topic, _answering(desk, topic))
-        for address in mesh.addresses():
-            say(f"relay at {address}")
-        say("peers use it with: --set find.relays=ADDRESS")
-        stop.wait()
+        said: set[str] = set()
+        while True:
+            service.look()
+            for line in _lines(mesh, service):
+                if line not in said:
+                    say(line)
+                said.add(line)
+            if stop.wait(LOOK_S):
+                return
+
+
+def _lines(mesh: MeshThread, service: RelayService) -> Sequence[str]:
+    """Return what the owner should know: where peers reach us, and through which ports.
+
+    Further addresses come when others have found them to lead here.
+    """
+    ports = [service.splice_port, *(eye.address.port for eye in service.eyes)]
+    return [
+        *(f"relay at {address}" for address in mesh.addresses()),
+        f"relay for data at ports {', '.join(map(str, ports))}",
+        "peers use it with: --set find.relays=ADDRESS",
+    ]
 
 
 def _answering(desk: Machine, topic: str) -> Callable[[PeerId, bytes], "Future[bytes]"]:

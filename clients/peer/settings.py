@@ -1,13 +1,16 @@
 """What a peer's owner may set, in ``peer.toml`` or with ``--set``."""
 
+import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedcore.config import Settings, build, dump, from_file, layered
-from fedcore.errors import ConfigError
-from fedcore.names import fault_of
+from fedcore.errors import ConfigError, ProtocolError
+from fedcore.names import fault_of, shown
+from p2p.members.places import read_place
 
 FILE = "peer.toml"
+SUCH_AS = "/ip4/192.0.2.7/tcp/4001/p2p/12D3..."
 PORTS = range(1 << 16)
 PORTS_OF_RELAY = 3  # one after another
 
@@ -17,7 +20,8 @@ class Listen:
     """Where others reach us. 0 takes any free port, kept from then on.
 
     Attributes:
-        addresses: of this machine, to listen on; none means all that it has.
+        addresses: of this machine, the only ones to listen on and to tell others of,
+            with both ports; none means all that it has.
         control_port: for libp2p: finding, greeting, signalling.
         data_port: for models and all else, once two peers know each other.
     """
@@ -48,6 +52,11 @@ class Find:
     nearby: bool = True
     map_ports: bool = True
 
+    def __post_init__(self) -> None:
+        for name in ("bootstrap", "relays"):
+            for address in getattr(self, name):
+                _check_address(name, address)
+
 
 @dataclass(frozen=True, slots=True)
 class Limit:
@@ -57,14 +66,16 @@ class Limit:
         up_mbit: most megabits a second that leave, on the local network too.
         down_mbit: most megabits a second that arrive.
         disk_gb: most gigabytes of models and other content.
+        state_gb: most gigabytes of what members write, about; see docs/mesh.md.
     """
 
     up_mbit: float = 0.0
     down_mbit: float = 0.0
     disk_gb: float = 20.0
+    state_gb: float = 20.0
 
     def __post_init__(self) -> None:
-        for name in ("up_mbit", "down_mbit", "disk_gb"):
+        for name in ("up_mbit", "down_mbit", "disk_gb", "state_gb"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be 0 or more")
 
@@ -76,12 +87,15 @@ class Relay:
     Attributes:
         serve: do it.
         port: of the blind relay for data; 0 takes any free one, kept from then on.
+        address: the public IP address of this machine, if a router or a cloud hides
+            it and peers could not find it out.
         circuit_gb: most gigabytes that one pair may send through us.
         circuits: most pairs at once.
     """
 
     serve: bool = False
     port: int = 0
+    address: str = ""
     circuit_gb: float = 10.0
     circuits: int = 64
 
@@ -90,6 +104,17 @@ class Relay:
             raise ConfigError("port must be from 0 to 65533: the next two are used too")
         if self.circuits < 1 or not self.circuit_gb > 0:
             raise ConfigError("circuits and circuit_gb must be above 0")
+        if self.address:
+            _check_ip(self.address)
+
+
+def _check_ip(text: str) -> None:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise ConfigError(
+            f"address {shown(text)} is no IP address, such as 192.0.2.7"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +152,16 @@ class PeerSettings:
     def __post_init__(self) -> None:
         if fault := fault_of(self.name):
             raise ConfigError(f"name {fault}")
+
+
+def _check_address(name: str, address: str) -> None:
+    try:
+        if read_place(address).peer is not None:
+            return
+        fault = f"{address} does not say who is there"
+    except ProtocolError as error:
+        fault = str(error)
+    raise ConfigError(f"{name}: {fault}; write it as {SUCH_AS}")
 
 
 def read_settings(home: Path, more: Settings) -> PeerSettings:

@@ -8,11 +8,11 @@ import threading
 from pathlib import Path
 
 from clients.peer import home as homes
-from clients.peer.asking import home_of
+from clients.peer.asking import agreed, home_of
 from clients.peer.settings import FILE, PeerSettings, Relay, read_settings
 from clients.peer.tables import short
 from fedcore.config import from_flags
-from fedcore.errors import ConfigError
+from fedcore.subcommands import say
 
 UNIT = """\
 # Save as /etc/systemd/system/fedcore-peer.service, then:
@@ -21,6 +21,8 @@ UNIT = """\
 Description=Fedcore peer
 Wants=network-online.target
 After=network-online.target
+# Gone once this peer has left its network.
+ConditionPathExists={home}/key
 
 [Service]
 ExecStart={program} peer up --home "{home}"
@@ -41,17 +43,12 @@ def _settings(args: argparse.Namespace, folder: Path) -> PeerSettings:
     return read_settings(folder, from_flags(args.set))
 
 
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
 def init(args: argparse.Namespace) -> int:
     """Found a network."""
     folder = home_of(args)
     home = homes.make(folder, _settings(args, folder), args.network)
-    _say(f"network {args.network} ({home.network[:12]}), first peer {short(home.me)}")
-    _say(
+    say(f"network {args.network} ({home.network[:12]}), first peer {short(home.me)}")
+    say(
         "now: fedcore peer up       and, in another terminal: fedcore peer invite\n"
         f"settings are in {folder / FILE}"
     )
@@ -65,8 +62,8 @@ def join_network(args: argparse.Namespace) -> int:
     text = sys.stdin.readline() if args.invite == "-" else args.invite
     folder, invite = home_of(args), read_invite(text.strip())
     home = homes.join(folder, _settings(args, folder), invite)
-    _say(f"peer {short(home.me)}, {invite.role} of {invite.name}")
-    _say("now: fedcore peer up")
+    say(f"peer {short(home.me)}, {invite.role} of {invite.name}")
+    say("now: fedcore peer up")
     return 0
 
 
@@ -79,7 +76,7 @@ def up(args: argparse.Namespace) -> int:
     with homes.locked(folder):
         settings = homes.with_ports(home, _settings(args, folder))
         stop = _stopped_by_signals()
-        with PeerNode(home, settings, _say) as node:
+        with PeerNode(home, settings, say) as node:
             if args.watch:
                 from clients.peer.live import watch
 
@@ -94,24 +91,23 @@ def unit(args: argparse.Namespace) -> int:
 
     program = shutil.which("fedcore") or f"{sys.executable} -m fedcore"
     folder = str(home_of(args).resolve()).replace("%", "%%")
-    _say(UNIT.format(program=program, home=folder, user=getpass.getuser()).rstrip())
+    say(UNIT.format(program=program, home=folder, user=getpass.getuser()).rstrip())
     return 0
 
 
 def forget_all(args: argparse.Namespace) -> int:
     """Delete this peer."""
     folder = home_of(args)
-    home = homes.load(folder)
+    rest = homes.is_rest(folder)
+    home = None if rest else homes.load(folder)
     if not args.yes:
-        sys.stderr.write(
-            f"This deletes peer {short(home.me)} of {home.opening.founding.name}, its "
-            f"key and all it keeps in {folder}. Type yes: "
+        who = f"peer {short(home.me)} of {home.opening.founding.name}" if home else ""
+        agreed(
+            f"This deletes {who or 'what a peer has left'}, its key and all it keeps "
+            f"in {folder}."
         )
-        sys.stderr.flush()
-        if sys.stdin.readline().strip() != "yes":
-            raise ConfigError("nothing deleted")
     homes.forget(folder)
-    _say(f"deleted: {folder}")
+    say(f"deleted: {folder}")
     return 0
 
 
@@ -120,9 +116,9 @@ def relay(args: argparse.Namespace) -> int:
     from clients.peer.serving import run_relay
 
     stop = _stopped_by_signals()
-    settings = Relay(True, args.data_port, args.circuit_gb, args.circuits)
+    settings = Relay(True, args.data_port, args.address, args.circuit_gb, args.circuits)
     key = homes.relay_key(home_of(args) / "relay")
-    run_relay(key, args.listen, args.port, settings, _say, stop)
+    run_relay(key, args.listen, args.port, settings, say, stop)
     return 0
 
 

@@ -1,11 +1,14 @@
 """What the node tells, as text for people."""
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Json = Mapping[str, Any]
 LETTERS = 8  # of a peer id; the first ones are the same for all
+WIDE = 64  # letters of a path that fit beside the rest
+_ID = re.compile(r"12D3KooW[1-9A-HJ-NP-Za-km-z]{44}")
 
 
 def size(count: float) -> str:
@@ -32,6 +35,11 @@ def short(peer: str) -> str:
     return peer[-LETTERS:]
 
 
+def shortened(words: str) -> str:
+    """Return ``words`` with only the last letters of each peer id."""
+    return _ID.sub(lambda found: found[0][-LETTERS:], words)
+
+
 def status_lines(status: Json) -> str:
     """Return what ``fedcore peer status`` says."""
     traffic, state = status["traffic"], status["state"]
@@ -41,7 +49,7 @@ def status_lines(status: Json) -> str:
         ("state", f"{state}: {status['why']}"),
         ("members", f"{status['alive']} of {status['members']} here"),
         ("state hash", f"{status['root'][:16]}, {status['entries']} entries"),
-        ("content", f"{len(status['contents'])} items"),
+        ("content", f"{status['contents_in_all']} items"),
         ("up, down", f"{size(traffic['up_bytes'])}, {size(traffic['down_bytes'])}"),
         ("running", span(status["uptime_s"])),
     ]
@@ -80,13 +88,19 @@ def _peer_row(peer: Json) -> Sequence[str]:
         peer["name"],
         short(peer["peer"]),
         peer["role"],
-        peer["path"],
+        path_words(peer["path"]),
         "-" if rtt_s is None else f"{1000 * rtt_s:.1f} ms",
         size(peer["up_bytes"]),
         size(peer["down_bytes"]),
         peer["version"] or "-",
         "now" if peer["alive"] else _ago(peer["seen_s"]),
     )
+
+
+def path_words(words: str) -> str:
+    """Return the way to a peer in words that fit into a table."""
+    words = shortened(words)
+    return words if len(words) <= WIDE else f"{words[: WIDE - 3]}..."
 
 
 def _ago(seconds: float | None) -> str:
@@ -98,7 +112,9 @@ def contents_table(status: Json) -> str:
     if not status["contents"]:
         return "nothing is shared yet; share a file: fedcore peer put FILE"
     head = ("content", "name", "kind", "size", "here", "from")
-    return table(head, [_content_row(item) for item in status["contents"]])
+    text = table(head, [_content_row(item) for item in status["contents"]])
+    more = status["contents_in_all"] - len(status["contents"])
+    return f"{text}\nand {more} more" if more else text
 
 
 def _content_row(item: Json) -> Sequence[str]:
@@ -121,3 +137,23 @@ def notes_table(
         for note in notes
     ]
     return table(("when", "what", "who", ""), rows) if rows else "nothing yet"
+
+
+def tunnels_table(found: Json, which: str) -> str:
+    """Return what is "exposed" here, or which "forwards" lead to others."""
+    if which == "exposed":
+        if not found["exposed"]:
+            return "nothing is exposed; expose a service: fedcore peer expose NAME AT"
+        rows = [(s["service"], _at(s["host"], s["port"])) for s in found["exposed"]]
+        return table(("service", "at"), rows)
+    if not found["forwards"]:
+        return "no port leads to others; open one: fedcore peer tunnel PEER NAME"
+    ways = [
+        (_at(f["host"], f["port"]), short(f["peer"]), f["name"])
+        for f in found["forwards"]
+    ]
+    return table(("port", "peer", "service"), ways)
+
+
+def _at(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -2,147 +2,80 @@
 
 The model is first weights, which any member has, and integers that everybody adds to
 (shared seeds, ``docs/shared-seeds.md``). This program asks its own node for the
-integers, probes the loss on its own examples along shared directions, tells the node
-what to add, and begins again. Nobody waits for anybody; who joins late has the whole
-model at once; whoever heard the same facts holds the same weights, bit for bit.
+integers, learns from its own examples, tells the node what to add along the shared
+directions, and begins again. It learns by gradients (``clients.trainers.along``) or,
+with the memory of inference alone, by probing the loss; a run takes both. Nobody waits
+for anybody; who joins late has the whole model at once; whoever heard the same facts
+holds the same weights, bit for bit.
 
 A run names its task, never a file: what an admin writes must not run code here. A
 member with a task of its own names it with ``--task``.
 """
 
 import argparse
-import sys
 import tempfile
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from clients.peer import home as homes
 from clients.peer.asking import home_of
-from clients.peer.control import Json, ask
-from clients.peer.runs import packed, unpacked
-from fedcore.config import build, choice, from_flags
-from fedcore.errors import ConfigError, PeerLostError
-from fedcore.names import PeerId
+from clients.peer.control import ask
+from clients.peer.trainee import By, Keys, Trainee
+from fedcore.config import build, from_flags
+from fedcore.errors import ConfigError
+from fedcore.subcommands import say
 
 if TYPE_CHECKING:
-    from clients.tasks.dataset import Dataset, Shard
+    from clients.tasks.dataset import Dataset
     from fedcore.orderfree import Origin
-    from fedcore.params import Params
     from strategies.fedkseed import FedKSeed
-    from strategies.seeded import Seeded
-
-STRATEGIES = {"fedkseed": "strategies.fedkseed:FedKSeed"}
-BUSY_S = 2.0  # before a node that is not ready is asked again
-MOST_BUSY = 30
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """What a run's settings may be, besides its task.
-
-    Attributes:
-        strategy: a FedKSeed.
-        seed: of the first weights.
-    """
-
-    strategy: Any = choice(STRATEGIES, "fedkseed")
-    seed: int = 0
-
-
-@dataclass
-class Trainee:
-    """This peer's part in a run.
-
-    Attributes:
-        folder: the peer's.
-        run: the run's name.
-        strategy: how to probe.
-        task: our examples.
-        base: the first weights.
-        me: the peer's id.
-    """
-
-    folder: Path
-    run: str
-    strategy: "FedKSeed"
-    task: "Shard"
-    base: "Params"
-    me: PeerId
-    _base_id: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        from fedcore.params import digest
-
-        self._base_id = digest(self.base)
-
-    def look(self) -> tuple["Seeded", int]:
-        """Return the model as it is now, and of how many additions it is made."""
-        from strategies.seeded import Seeded
-
-        found = self._ask({"do": "model", "run": self.run})
-        strategy = self.strategy
-        pool, scale, line = strategy.shared(), -strategy.lr, unpacked(found)
-        state = Seeded(found["seq"], self.base, self._base_id, pool, scale, line)
-        return state, found["facts"]
-
-    def turn(self) -> float:
-        """Probe, and add what was found; return the mean loss on the way."""
-        from clients.trainers import sgd
-        from fedcore import ring
-
-        state, _ = self.look()
-        update = sgd.SGD()(self.task, self.strategy.work(state, self.me), self.me)
-        line = ring.encode(update.payload["coefficients"])
-        loss = float(update.metrics.get("loss", float("nan")))
-        request = {"do": "contribute", "run": self.run, "loss": loss}
-        request |= packed(line.reshape(1, -1))
-        self._ask(request)
-        return loss
-
-    def _ask(self, request: Json) -> Json:
-        """Ask the node, again and again while it is down or not level with others."""
-        for _ in range(MOST_BUSY):
-            try:
-                return ask(self.folder, request)
-            except PeerLostError as error:
-                last = error
-                time.sleep(BUSY_S)
-        raise last
-
-    def figures(self) -> dict[str, float | str]:
-        """Return how good the model is on held-out examples, and its hash."""
-        from fedcore.params import digest
-        from fedcore.task import load
-
-        state, facts = self.look()
-        model = self.task.model().eval()
-        load(model, state.params)
-        found = dict(self.task.evaluate(model))
-        return {**found, "facts": facts, "weights": digest(state.params)}
 
 
 def train(args: argparse.Namespace) -> int:
     """Found a run if asked to, then take part in it."""
+    if args.turns < 0 or args.every < 1:
+        raise ConfigError("--turns must be 0 or more, and --every 1 or more")
     folder = home_of(args)
+    homes.check(folder)
     if args.found:
         _found(folder, args.run, args.set)
     elif args.set:
         raise ConfigError("--set goes with --found: a run's settings never change")
-    trainee = joined(folder, args.run, args.share, args.task)
+    trainee = joined(folder, args.run, args.share, args.task, args.by)
+    if args.turns:
+        say(f"adding to {args.run}, on {trainee.task.examples} examples; Ctrl-C stops")
     for number in range(args.turns):
         loss = trainee.turn()
         if (number + 1) % args.every == 0:
-            _say(f"turn {number + 1}: loss {loss:.4f}")
-    found = trainee.figures()
-    words = [f"{k} {v:.4f}" for k, v in found.items() if isinstance(v, float)]
-    _say(f"{args.run}: {', '.join(words)}; {found['facts']} additions of all peers")
-    _say(f"weights {found['weights']}")
+            say(f"turn {number + 1}: loss {loss:.4f}")
+    _report(trainee, args.out)
     return 0
 
 
-def joined(folder: Path, run: str, share: str, own_task: str | None) -> Trainee:
+def _report(trainee: Trainee, out: Path | None) -> None:
+    """Say how good the model is now, and write it if asked to."""
+    import safetensors.torch
+
+    from fedcore.params import digest
+
+    state, facts = trainee.look()
+    found = trainee.judge(state.params)
+    examples = found.pop("examples", None)
+    words = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+    held_out = f" on {examples:.0f} held-out examples" if examples else ""
+    say(f"{trainee.run}: {words}{held_out}; {facts} additions of all peers")
+    say(f"weights {digest(state.params)}")
+    if out is not None:
+        params = {name: t.contiguous() for name, t in state.params.items()}
+        safetensors.torch.save_file(params, out)
+        say(f"written to {out}")
+
+
+def joined(
+    folder: Path, run: str, share: str, own_task: str | None, by: By | None
+) -> Trainee:
     """Return this peer's part in ``run``, its first weights fetched and checked.
 
     Raises:
@@ -172,7 +105,8 @@ def joined(folder: Path, run: str, share: str, own_task: str | None) -> Trainee:
         raise ConfigError(f"the first weights or directions of {run} are others")
     me = ask(folder, {"do": "status"})["peer"]
     shard = rows_of(share, _dataset(task))
-    return Trainee(folder, run, keys.strategy, shard, base, me)
+    keys = replace(keys, by=by or keys.by)
+    return Trainee(folder, run, keys, shard, base, me)
 
 
 def _found(folder: Path, run: str, flags: Sequence[str]) -> None:
@@ -182,8 +116,11 @@ def _found(folder: Path, run: str, flags: Sequence[str]) -> None:
     from fedcore.params import digest
     from p2p.state.facts import origin_text
 
-    if ask(folder, {"do": "status"})["role"] != "admin":
+    status = ask(folder, {"do": "status"})
+    if status["role"] != "admin":
         raise ConfigError("only admins begin a run; leave out --found to join one")
+    if any(found["run"] == run for found in status["runs"]):
+        raise ConfigError(f"there is a run {run} already; join it without --found")
     keys, task = read_keys(flags)
     base = dict(_dataset(task).start(keys.seed))
     with tempfile.TemporaryDirectory(prefix="fedcore-base-") as place:
@@ -229,8 +166,3 @@ def _dataset(task: dict[str, str]) -> "Dataset":
 
     settings = {k: v for k, v in task.items() if k != "name"}
     return load_task(task["name"], settings)
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()

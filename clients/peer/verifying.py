@@ -21,7 +21,7 @@ def verified(node: "PeerNode", say: Say) -> dict[str, Any]:
     """Return what was found, in lines for people, and whether all is good."""
     faults = [*_logs(node, say), *_blobs(node, say)]
     status = node.status()
-    held = sum(item["here"] for item in status["contents"])
+    held = sum(blob.whole for blob in node.member.shelf.blobs())
     lines = [
         f"{status['entries']} entries of {status['writers']} writers, {held} contents",
         f"state hash {status['root']}",

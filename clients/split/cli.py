@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedcore.subcommands import Part, Subcommands, say, set_flag
+
 if TYPE_CHECKING:
     from fedcore.params import Params
 
@@ -13,46 +15,9 @@ HEAD = "   at  last block  up kB  latency ms  batches/s  training step ms"
 MEASURED = "  measured latency ms  batches/s"
 
 
-class Split:
-    """The command ``fedcore split``."""
-
-    name = "split"
-    help = "train a model in two places, and find where to cut it"
-
-    def configure(self, parser: argparse.ArgumentParser) -> None:
-        """Add the sub-commands."""
-        actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-        where = actions.add_parser("where", help="what every cut of a model would take")
-        serve = actions.add_parser(
-            "serve", help="train the back, or run it, for others"
-        )
-        train = actions.add_parser(
-            "train", help="train the front on this machine's data"
-        )
-        for action, run in ((where, _where), (serve, _serve), (train, _train)):
-            action.add_argument(
-                "--set",
-                action="append",
-                default=[],
-                metavar="KEY=VALUE",
-                help="task.name, the task's settings, trainer.name, trainer.lr, ...",
-            )
-            action.add_argument(
-                "--seed", type=int, default=0, help="of the first model"
-            )
-            action.set_defaults(_leaf=action, _action=run)
-        _where_flags(where)
-        _serve_flags(serve)
-        _train_flags(train)
-
-    def run(self, args: argparse.Namespace) -> int:
-        """Do what was asked and return 0.
-
-        Raises:
-            FedError: it cannot be done; says why.
-        """
-        args._action(args)
-        return 0
+def _flags(parser: argparse.ArgumentParser) -> None:
+    set_flag(parser, "task.name, the task's settings, trainer.name, trainer.lr, ...")
+    parser.add_argument("--seed", type=int, default=0, help="of the first model")
 
 
 def _link_flags(parser: argparse.ArgumentParser) -> None:
@@ -121,11 +86,11 @@ def _where(args: argparse.Namespace) -> None:
     best = {p.at for p in front_of(points)}
     speeds = _speeds(args) if args.measure else {}
     names = ["-", *(block.name for block in profile.blocks)]
-    _out(HEAD + (MEASURED if args.measure else ""))
+    say(HEAD + (MEASURED if args.measure else ""))
     for p in points:
         size_kb = profile.crossings[p.at].size_bytes / 1e3
         step_ms = 1e3 * step_s(profile, where, p.at)
-        _out(
+        say(
             f"{'*' if p.at in best else ' '} {p.at:>3}  {names[p.at]:<10} "
             f"{size_kb:>6.1f} {1e3 * p.latency_s:>11.2f} {p.per_s:>10.1f} "
             f"{step_ms:>17.2f}{speeds.get(p.at, '')}"
@@ -155,7 +120,7 @@ def _serve(args: argparse.Namespace) -> None:
     from clients.split.far import LISTENING
 
     with listening(args) as server:
-        _out(f"{LISTENING}{server.host}:{server.port}")
+        say(f"{LISTENING}{server.host}:{server.port}")
         if args.until_eof:
             sys.stdin.buffer.read()
         else:
@@ -174,7 +139,7 @@ def _train(args: argparse.Namespace) -> None:
     client = SplitClient(task, cut, trainer, args.peer, args.folder)
     dial = tcp(args.host, args.port, client_tls(args.ca))
     done = client.train(dial, args.steps, dataset.start(args.seed), args.session)
-    _out(f"{done.steps} steps, mean loss {done.loss:.4f}")
+    say(f"{done.steps} steps, mean loss {done.loss:.4f}")
     if args.out:
         _write(args.out, done.params)
 
@@ -185,12 +150,18 @@ def _write(path: Path, params: "Params") -> None:
     from fedcore.disk import RealDisk
 
     RealDisk(path.parent).replace(path.name, safetensors.torch.save(dict(params)))
-    _out(f"written: {path}")
+    say(f"written: {path}")
 
 
-def _out(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+PARTS: Mapping[str, Part] = {
+    "where": (_where, "what every cut of a model would take", _where_flags),
+    "serve": (_serve, "train the back, or run it, for others", _serve_flags),
+    "train": (_train, "train the front on this machine's data", _train_flags),
+}
 
-
-COMMAND = Split()
+COMMAND = Subcommands(
+    "split",
+    "train a model in two places, and find where to cut it",
+    PARTS,
+    describe=_flags,
+)

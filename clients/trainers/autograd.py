@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from clients.trainers.method import Method, device_of, reproducible
+from clients.trainers.method import Method, device_of, reproducible, seed_draws
 from clients.trainers.rules import Rule, Tensors
 from clients.trainers.terms import Terms, terms_of
 from fedcore.errors import ProtocolError
@@ -52,7 +52,7 @@ def train(
         model = task.model().to(device).train()
         check_fit(model.state_dict(), work, peer)
         load(model, work.params)
-        _seed(device, seed_for("draws", peer, work))  # for dropout and the like
+        seed_draws(device, seed_for("draws", peer, work))
         batches = task.batches(seed_for("batches", peer, work))
         terms = _terms(model, work, method)
         total = _walk(model, task, islice(batches, steps), terms, rule, gradient)
@@ -60,12 +60,6 @@ def train(
         loss = float(total) / steps
     metrics = {"loss": loss, "steps": float(steps)}
     return Update(peer, work.version, moved, task.examples, metrics)
-
-
-def _seed(device: torch.device, seed: int) -> None:
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
 
 
 def _walk(

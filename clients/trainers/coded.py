@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from clients.trainers.autograd import check_fit, on_device
-from clients.trainers.method import Method, device_of, reproducible
+from clients.trainers.method import Method, device_of, reproducible, seed_draws
 from clients.trainers.rules import Rule
 from clients.trainers.terms import clip
 from fedcore.errors import ProtocolError
@@ -117,11 +117,12 @@ def _combined(
     running = {n: t for n, t in params.items() if n not in fixed}
     named = model.named_parameters()
     weights = {n: p for n, p in named if p.requires_grad and n in params}
+    device = next(model.parameters()).device
     losses: list[float] = []
     for batch, scale, seed in batches:
         load(model, running)
-        torch.manual_seed(seed)  # all peers drop out the same
-        loss = task.loss(model, on_device(batch, next(model.parameters()).device))
+        seed_draws(device, seed)  # all peers drop out the same
+        loss = task.loss(model, on_device(batch, device))
         losses.append(loss.item())
         for name, g in _gradient(loss, weights, method).items():
             total[name] -= g.cpu().double() * (method.lr * scale)

@@ -26,7 +26,7 @@ from clients.trainers.autograd import (
     moved_from,
     on_device,
 )
-from clients.trainers.method import Method, device_of, reproducible
+from clients.trainers.method import Method, device_of, reproducible, seed_draws
 from clients.trainers.rules import Rule
 from clients.trainers.terms import clip
 from fedcore.errors import ProtocolError
@@ -86,7 +86,7 @@ def lowrank(task: Task, work: Work, peer: PeerId, method: Method, rule: Rule) ->
         model = task.model().to(device)
         check_fit(model.state_dict(), work, peer)
         load(model, work.params)
-        torch.manual_seed(seed_for("draws", peer, work))
+        seed_draws(device, seed_for("draws", peer, work))
         batches = _batches(task, work, peer, device)
         probe = next(_batches(task, work, peer, device))
         before, first = _gradients(task, model.eval(), probe)

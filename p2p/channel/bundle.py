@@ -1,14 +1,14 @@
 """Several channels to one peer as one, for pipes that are long and fat.
 
 One TCP connection over a long way is held back by its window and by every lost packet;
-several are not. A large range of bytes is fetched in pieces, spread over the channels;
-when a channel ends, its pieces go on elsewhere at the very byte where they stopped.
+several are not. What is asked goes to the channel that has least to do. A large range
+of bytes is fetched in pieces, spread over the channels; when a channel ends, its pieces
+go on elsewhere at the very byte where they stopped.
 """
 
-import itertools
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -41,7 +41,7 @@ class Bundle:
         self.peer: PeerId = channels[0].peer
         self._lock = threading.Lock()
         self._channels: list[Channel] = []
-        self._turns = itertools.count()
+        self._busy: Counter[Channel] = Counter()  # asks under way
         for channel in channels:
             self.add(channel)
 
@@ -55,11 +55,13 @@ class Bundle:
             raise ConfigError(f"a channel to {channel.peer}, not to {self.peer}")
         with self._lock:
             self._channels.append(channel)
-        channel.on_close(lambda _: self._remove(channel))
+        channel.on_close(lambda _: self.remove(channel))
 
-    def _remove(self, channel: Channel) -> None:
+    def remove(self, channel: Channel) -> None:
+        """Ask nothing more on ``channel``; what is under way there goes on."""
         with self._lock:
-            self._channels.remove(channel)
+            if channel in self._channels:
+                self._channels.remove(channel)
 
     @property
     def channels(self) -> Sequence[Channel]:
@@ -67,15 +69,26 @@ class Bundle:
         with self._lock:
             return [c for c in self._channels if c.over is None]
 
-    def ask(self, topic: str, body: Body, timeout_s: float) -> "Reply[bytes]":
-        """Ask on one channel, each in its turn; see ``Channel.ask``."""
-        channels = self.channels
-        if channels:
-            turn = next(self._turns) % len(channels)
-            return channels[turn].ask(topic, body, timeout_s)
-        reply = Reply[bytes]()
-        reply.set_exception(PeerLostError(f"no channel to {self.peer} is left"))
-        return reply
+    def ask(
+        self, topic: str, body: Body, timeout_s: float, *, large: bool = False
+    ) -> "Reply[bytes]":
+        """Ask on the channel with the fewest asks under way; see ``Channel.ask``."""
+        with self._lock:
+            channels = [c for c in self._channels if c.over is None]
+            channel = min(channels, key=self._busy.__getitem__, default=None)
+            self._busy.update([channel] if channel else [])
+        if channel is None:
+            reply = Reply[bytes]()
+            reply.set_exception(PeerLostError(f"no channel to {self.peer} is left"))
+            return reply
+        asked = channel.ask(topic, body, timeout_s, large=large)
+        asked.add_done_callback(lambda _: self._answered(channel))
+        return asked
+
+    def _answered(self, channel: Channel) -> None:
+        with self._lock:
+            self._busy.subtract([channel])
+            self._busy += Counter()  # forgets those with nothing under way
 
     def fetch(
         self,

@@ -15,12 +15,20 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 
 from fedcore.errors import ConfigError, PeerLostError, ProtocolError
 from fedcore.names import PeerId
-from p2p.channel.pipe import Do, Key, Message, Pipe, check_name, read_message
+from p2p.channel.pipe import Do, Key, Message, Pipe, read_message
+from p2p.channel.services import (
+    Forward,
+    Service,
+    Services,
+    Spot,
+    check_service,
+    connecting,
+    tried,
+)
 from p2p.channel.waiting import READ, WRITE, Waiting
 
 TOPIC = "/tunnel/1"
@@ -32,23 +40,6 @@ _RETRY_S = 0.25
 _LOOK_S = 60.0  # how often the other end is asked whether it still is there
 _PER_PEER = 64  # connections
 _BACKLOG = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Forward:
-    """A local port that leads to a service of ``peer``."""
-
-    peer: PeerId
-    name: str
-    host: str
-    port: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Exposed:
-    host: str
-    port: int
-    allow: Callable[[PeerId], bool]
 
 
 def _anyone(_: PeerId) -> bool:
@@ -64,9 +55,10 @@ class Tunnel:
 
     def __init__(self, ask: Asking) -> None:
         self._ask = ask
-        self._services: dict[str, _Exposed] = {}
+        self._services = Services()
         self._forwards: dict[Forward, socket.socket] = {}
         self._pipes: dict[Key, Pipe] = {}
+        self._looking: set[Key] = set()  # for where the service is
         self._numbers = itertools.count(secrets.randbits(48))
         self._waiting = Waiting("tunnel")
         self._waiting.later(_LOOK_S, self._look)
@@ -83,16 +75,18 @@ class Tunnel:
 
         Args:
             name: 1 to 256 printable characters, no slashes.
-            host: an address, such as "127.0.0.1".
+            host: an address, such as "127.0.0.1", or a name.
             port: of TCP.
             allow: whether a peer may.
+
+        Raises:
+            ConfigError: the name or the port cannot be.
         """
-        _check_service(name, port)
-        self._services[name] = _Exposed(host, port, allow)
+        self._services.put(name, Service(host, port, allow))
 
     def hide(self, name: str) -> None:
         """Refuse new connections to the service ``name``."""
-        self._services.pop(name, None)
+        self._services.hide(name)
 
     def forward(
         self, peer: PeerId, name: str, host: str = "127.0.0.1", port: int = 0
@@ -102,7 +96,7 @@ class Tunnel:
         Raises:
             ConfigError: the port cannot be used.
         """
-        _check_service(name, port)
+        check_service(name, port)
         try:
             server = socket.create_server((host, port), backlog=_BACKLOG)
         except OSError as error:
@@ -114,6 +108,10 @@ class Tunnel:
         accept = partial(self._accept, made, server)
         self._waiting.post(partial(self._waiting.watch, server, READ, accept))
         return made
+
+    def tried(self, peer: PeerId, name: str) -> "Future[bytes]":
+        """Ask whether ``peer`` has a service ``name`` for us; see ``services``."""
+        return tried(lambda body: self._ask(peer, TOPIC, body, _ANSWER_S), name)
 
     def unforward(self, forward: Forward) -> None:
         """Close the port of ``forward``; its connections go on."""
@@ -214,6 +212,7 @@ class Tunnel:
             self._open(key, message.name, done)
         elif message.do is Do.RESET:
             done.set_result(b"")
+            self._looking.discard(key)
             if pipe is not None:
                 self._drop(pipe, "reset by the other end", tell=False)
         elif pipe is None:
@@ -224,23 +223,33 @@ class Tunnel:
             self._settle(pipe)
 
     def _open(self, key: Key, name: str, done: "Future[bytes]") -> None:
-        service = self._services.get(name)
-        if key in self._pipes:
+        if key in self._pipes or key in self._looking:
             done.set_result(b"")  # again: the answer was lost
             return
-        if key.mine or service is None or not service.allow(key.peer):
+        if key.mine:
             raise ProtocolError(f"no service {name!r} for you here")
-        if Counter(k.peer for k in self._pipes)[key.peer] >= _PER_PEER:
+        service = self._services.of(name, key.peer)
+        if (
+            Counter(k.peer for k in (*self._pipes, *self._looking))[key.peer]
+            >= _PER_PEER
+        ):
             raise ProtocolError(f"more than {_PER_PEER} connections")
-        family = socket.AF_INET6 if ":" in service.host else socket.AF_INET
+        found, post = partial(self._found, key, done), self._waiting.post
+        self._services.look_up(service, lambda spot: post(partial(found, spot)))
+        self._looking.add(key)
+
+    def _found(self, key: Key, done: "Future[bytes]", spot: Spot | None) -> None:
+        """Connect to the service, now that it is known where it is."""
+        if key not in self._looking:
+            done.set_exception(ProtocolError("reset by the other end"))
+            return
+        self._looking.discard(key)
         try:
-            sock = socket.socket(family)
-        except OSError as error:  # such as too many open files
-            raise ProtocolError(f"no connection can be made: {error}") from error
-        pipe = self._add(key, sock)
+            pipe = self._add(key, connecting(spot))
+        except ProtocolError as error:
+            done.set_exception(error)
+            return
         pipe.opening = done
-        with suppress(BlockingIOError, OSError):  # what is wrong, _connected sees
-            pipe.sock.connect((service.host, service.port))
         self._waiting.watch(pipe.sock, WRITE, partial(self._connected, pipe))
 
     def _connected(self, pipe: Pipe, _: int) -> None:
@@ -289,12 +298,3 @@ class Tunnel:
         if tell:
             reset = Message(Do.RESET, pipe.key.mine, pipe.key.number)
             self._ask(pipe.key.peer, TOPIC, reset.encoded(), _ANSWER_S)
-
-
-def _check_service(name: str, port: int) -> None:
-    try:
-        check_name(name.encode("utf-8", "surrogateescape"))
-    except ProtocolError as error:
-        raise ConfigError(f"{error}: {name!r:.80}") from error
-    if not 0 <= port < 1 << 16:
-        raise ConfigError(f"port {port}; give 1 to 65535")

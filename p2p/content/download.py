@@ -62,8 +62,6 @@ class Download:
         self._look_s = -math.inf  # nobody is due before
         self._news_s, self._rate = now_s, Rate(now_s)
 
-    # Who might have it
-
     def suggest(self, peer: PeerId) -> None:
         """Ask ``peer`` what it has, if that has not been asked."""
         if peer not in self.barred and len(self._due_s) < MAX_ASKED_PEERS:
@@ -93,8 +91,6 @@ class Download:
         except ProtocolError as error:
             return self._bar(peer, "bad-stock", str(error))
         return []
-
-    # Asks and answers
 
     def calls(self, now_s: float) -> list[Call]:
         """Return what to ask whom now; each must be answered or failed later."""
@@ -148,12 +144,20 @@ class Download:
             size, most = manifest.size_bytes, self.limit_bytes
             self.outcome = f"it has {size} bytes, and at most {most:.0f} are wanted"
             return
-        try:
-            self._shelf.begin(manifest)
-        except StorageError as error:
-            self.outcome = str(error)
-            return
         self._manifest = manifest
+        self.check(now_s, 0)
+
+    @property
+    def checking(self) -> bool:
+        """Whether there is more to hash before anything is fetched."""
+        known = self._manifest is not None and self._fetch is None
+        return known and self.outcome is None
+
+    def check(self, now_s: float, most_bytes: int) -> None:
+        """Hash some more of what was here before a restart; fetch if that was all."""
+        self._news_s, manifest = now_s, self._manifest
+        if manifest is None or not self.checking or not self._begun(most_bytes):
+            return
         at_once = UNDER_WAY_BYTES // manifest.chunk_bytes
         self._fetch = Fetch(self._shelf.have(self.cid), self._rng, at_once)
         heard, self._stocks = self._stocks, {}
@@ -168,26 +172,37 @@ class Download:
                 if not here:
                     self._fetch.gone(index)
 
-    def lose_patience(self, now_s: float) -> None:
-        """Fail if nothing good came for too long."""
+    def look(self, now_s: float) -> None:
+        """End if all is here by now; fail if nothing good came for too long."""
+        if self._fetch and self._fetch.whole and self._begun(0):
+            self._look_if_whole()
         if self.outcome is None and now_s - self._news_s > self.patience_s:
             who = f"{self.sources} sources" if self.sources else "nobody had it"
             self.outcome = f"no good chunk for {self.patience_s:.0f} s: {who}"
 
     def progress(self, now_s: float) -> Progress:
         """Return how far this is."""
-        if self._manifest is None or self._fetch is None:
+        if self._manifest is None:
             words = "asking for the manifest" if self._stocks else "looking for sources"
             sources = dict.fromkeys(self._stocks, 0)
             return Progress(self.cid, None, 0, 0.0, sources, words)
         have, span = self._shelf.have(self.cid), self._manifest.span
         kept = sum(span(i)[1] for i, here in enumerate(have) if here)
-        sources = {peer: s.sent_bytes for peer, s in self._fetch.sources.items()}
+        found = self._fetch.sources if self._fetch else {}
+        sources = {peer: s.sent_bytes for peer, s in found.items()}
         words = "fetching" if sources else "looking for sources"
+        words = "checking what is here" if self.checking else words
         rate, size = self._rate.bytes_s(now_s), self._manifest.size_bytes
         return Progress(self.cid, size, kept, rate, sources, words)
 
-    # Within
+    def _begun(self, most_bytes: int) -> bool:
+        """Return whether the shelf is ready for chunks, or done with all of them."""
+        try:
+            known = self._manifest
+            return known is not None and self._shelf.begin(known, most_bytes)
+        except StorageError as error:
+            self.outcome = str(error)
+            return False
 
     def _done_with(self, call: Call) -> None:
         if call.ask.kind != CHUNK:

@@ -134,6 +134,11 @@ class Fetch:
         self.stocked(peer, np.zeros(self.chunks, np.bool_))
         del self.sources[peer]
 
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is missing."""
+        return not self._missing.any()
+
     def picks(self, now_s: float) -> list[tuple[PeerId, int]]:
         """Return what to ask whom for, and count it as under way."""
         picked = []

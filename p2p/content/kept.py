@@ -39,7 +39,8 @@ class Kept:
     Attributes:
         have: 1 for each chunk that is here.
         used: rank of its last use; higher is later.
-        sure: the chunks of a part have been hashed since the start.
+        checked: so many chunks of a part have been hashed since the start.
+        unsynced_bytes: kept, and a power cut may still take them.
         held: it is being fetched.
     """
 
@@ -48,13 +49,19 @@ class Kept:
     whole: bool
     pinned: bool = False
     used: int = 0
-    sure: bool = False
+    checked: int = 0
+    unsynced_bytes: int = 0
     held: bool = False
 
     @property
     def cost_bytes(self) -> int:
         """The room it takes when it is whole."""
         return self.manifest.size_bytes + len(self.manifest.digests)
+
+    @property
+    def sure(self) -> bool:
+        """Whether nothing that is here is left to be hashed."""
+        return self.whole or self.checked == len(self.have)
 
     @property
     def may_go(self) -> bool:

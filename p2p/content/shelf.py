@@ -7,10 +7,10 @@ when it is whole, ``.part`` and ``.have`` (one byte a chunk) while it is not, an
 Order of writing, so that a crash at any point loses at most chunks in flight: a chunk,
 then its byte in ``.have``. The program may be killed in between; the power may fail
 and leave the byte without the chunk, and so chunks that are to be built upon after a
-restart are hashed again (1.7 GB/s). Every read is checked against the manifest, so
-damage is found where it is met: the chunk is forgotten, and can be fetched again.
-
-Room: pinned blobs and those being fetched never go; then whoever was used longest ago.
+restart are hashed again. Every read is checked against the manifest, so damage is found
+where it is met: the chunk is forgotten, and can be fetched again. What takes long is
+done in slices, so that nobody waits for it: ``begin`` hashes as much as it is told to,
+and chunks become durable a few at a time, so that little is left at the end.
 """
 
 import threading
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from fedcore.errors import ProtocolError, StorageError
+from p2p.content import room
 from p2p.content.cid import DIGEST_BYTES, Cid, digest_of
 from p2p.content.kept import Blob, Kept, found
 from p2p.content.manifest import Manifest, chunk_bytes_of, encode_manifest
@@ -25,6 +26,7 @@ from p2p.content.space import Space
 
 GIB = 1 << 30
 MAX_PARTIAL = 8
+SYNC_BYTES = 16 << 20  # made durable at a time, while others go on
 
 
 class Shelf:
@@ -55,8 +57,6 @@ class Shelf:
         self._kept = found(space)
         self._uses = len(self._kept)
 
-    # What is here
-
     def blobs(self) -> list[Blob]:
         """Return what is here, by id."""
         with self._lock:
@@ -84,10 +84,17 @@ class Shelf:
 
     # Chunks come and go
 
-    def begin(self, manifest: Manifest) -> None:
+    def begin(self, manifest: Manifest, most_bytes: float = float("inf")) -> bool:
         """Be ready for the chunks of a blob, and hold it until ``release``.
 
         Chunks from before a restart are hashed again here; bad ones are forgotten.
+
+        Args:
+            manifest: of the blob.
+            most_bytes: how much to hash, or a chunk more.
+
+        Returns:
+            Whether all of them are hashed; if not, call it again to go on.
 
         Raises:
             StorageError: no room, or too many blobs are here in part.
@@ -99,9 +106,9 @@ class Shelf:
             kept = self._kept[cid]
             kept.held = True
             self._use(cid, kept)
-            if not kept.sure and not kept.whole:
-                self._recheck(cid, kept)
+            self._recheck(cid, kept, most_bytes)
             self._finish_if_whole(cid, kept)
+            return kept.sure
 
     def release(self, cid: Cid) -> None:
         """End what ``begin`` started: the blob may go when room is short."""
@@ -124,6 +131,8 @@ class Shelf:
             self.space.write(f"{cid}.part", kept.manifest.span(index)[0], data)
             self.space.write(f"{cid}.have", index, b"\1")
             kept.have[index] = 1
+            kept.unsynced_bytes += len(data)
+            self._flush(cid, kept)
             self._finish_if_whole(cid, kept)
             return True
 
@@ -197,6 +206,8 @@ class Shelf:
 
     def settle(self, draft: str, size_bytes: int, manifest: Manifest | None) -> None:
         """End a ``claim``: the draft holds the blob of ``manifest``; None: drop it."""
+        if manifest is not None:
+            self.space.sync(draft)  # takes long, and nobody else uses it
         with self._lock:
             self._claimed_bytes -= size_bytes
             try:
@@ -209,7 +220,6 @@ class Shelf:
 
     def _take_in(self, draft: str, manifest: Manifest) -> None:
         cid = manifest.cid
-        self.space.sync(draft)
         self.space.replace(f"{cid}.manifest", encode_manifest(manifest))
         self.space.rename(draft, f"{cid}.blob")
         kept = self._kept.get(cid) or Kept(manifest, bytearray(), True)
@@ -226,8 +236,10 @@ class Shelf:
         return self._kept[cid]
 
     def _start(self, cid: Cid, manifest: Manifest) -> None:
-        self._make_way()
-        kept = Kept(manifest, bytearray(manifest.chunks), False, sure=True)
+        for going in room.for_part(self._kept, self.max_partial):
+            self.remove(going)
+        have = bytearray(manifest.chunks)
+        kept = Kept(manifest, have, False, checked=len(have))
         self._make_room(kept.cost_bytes)
         try:
             self.space.replace(f"{cid}.manifest", encode_manifest(manifest))
@@ -238,17 +250,30 @@ class Shelf:
             raise
         self._kept[cid] = kept
 
-    def _recheck(self, cid: Cid, kept: Kept) -> None:
+    def _recheck(self, cid: Cid, kept: Kept, most_bytes: float) -> None:
         """Forget the chunks that a power cut took; see the module."""
-        for index, here in enumerate(kept.have):
-            data = self.space.read(f"{cid}.part", *kept.manifest.span(index))
-            if here and not kept.manifest.fits(index, data):
-                self._forget(cid, kept, index)
-        kept.sure = True
+        while most_bytes > 0 and not kept.sure:
+            index, (begin, size) = kept.checked, kept.manifest.span(kept.checked)
+            if kept.have[index]:
+                data = self.space.read(f"{cid}.part", begin, size)
+                if not kept.manifest.fits(index, data):
+                    self._forget(cid, kept, index)
+                most_bytes -= size
+            kept.checked += 1
+
+    def _flush(self, cid: Cid, kept: Kept) -> bool:
+        """Make a part durable bit by bit; return whether little of it is left."""
+        done = self.space.flushed(f"{cid}.part")
+        if not done or kept.unsynced_bytes < SYNC_BYTES:
+            return done
+        self.space.flush(f"{cid}.part")
+        kept.unsynced_bytes = 0
+        return self.space.flushed(f"{cid}.part")
 
     def _finish_if_whole(self, cid: Cid, kept: Kept) -> None:
-        if kept.whole or not all(kept.have):
-            return
+        missing = kept.whole or not kept.sure or not all(kept.have)
+        if missing or not self._flush(cid, kept):
+            return  # ``begin`` looks again
         self.space.sync(f"{cid}.part")
         self.space.rename(f"{cid}.part", f"{cid}.blob")
         self.space.remove(f"{cid}.have")
@@ -261,37 +286,15 @@ class Shelf:
             return
         self.space.replace(f"{cid}.have", bytes(kept.have))
         self.space.rename(f"{cid}.blob", f"{cid}.part")
-        kept.whole, kept.sure = False, True
+        kept.whole, kept.checked = False, len(kept.have)
 
     def _use(self, cid: Cid, kept: Kept) -> None:
         self._uses += 1
         kept.used = self._uses
         self.space.use(f"{cid}.manifest")
 
-    def _make_way(self) -> None:
-        """Have at most ``max_partial`` blobs in part, after one more."""
-        parts = {cid: k for cid, k in self._kept.items() if not k.whole}
-        if len(parts) < self.max_partial:
-            return
-        idle = [cid for cid in parts if parts[cid].may_go]
-        if not idle:
-            raise StorageError(
-                f"{len(parts)} blobs are being fetched already; wait, or cancel one"
-            )
-        self.remove(min(idle, key=lambda cid: parts[cid].used))
-
     def _make_room(self, size_bytes: int) -> None:
         """Remove what was used longest ago until so much more fits in the quota."""
-        short = self.total_bytes() + size_bytes - self.quota_bytes
-        going = []
-        for cid, kept in sorted(self._kept.items(), key=lambda item: item[1].used):
-            if short > 0 and kept.may_go:
-                going.append(cid)
-                short -= kept.cost_bytes
-        if short > 0:
-            raise StorageError(
-                f"no room for {size_bytes} bytes: the quota of {self.quota_bytes} is "
-                f"short by {short}; unpin or remove blobs, or raise the quota"
-            )
-        for cid in going:
+        total_bytes, quota_bytes = self.total_bytes(), self.quota_bytes
+        for cid in room.for_bytes(self._kept, total_bytes, size_bytes, quota_bytes):
             self.remove(cid)

@@ -5,8 +5,10 @@ name is a content id and a suffix, never a word that a peer or a user chose.
 """
 
 import os
+import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -52,6 +54,14 @@ class Space(Protocol):
         """Make what was written to a file durable."""
         ...
 
+    def flush(self, name: str) -> None:
+        """Begin to make what was written to a file durable; see ``flushed``."""
+        ...
+
+    def flushed(self, name: str) -> bool:
+        """Return whether no ``flush`` of a file is under way; it may have failed."""
+        ...
+
     def rename(self, old: str, new: str) -> None:
         """Give a file another name; durable on return."""
         ...
@@ -75,6 +85,7 @@ class FolderSpace:
 
     folder: Path
     _newest: int = 0
+    _flushing: dict[str, Future[None]] = field(default_factory=dict)
 
     def names(self) -> Sequence[str]:
         return RealDisk(self.folder).names()
@@ -118,6 +129,26 @@ class FolderSpace:
                 os.fsync(handle)
             finally:
                 os.close(handle)
+
+    def flush(self, name: str) -> None:
+        done: Future[None] = Future()
+        self._flushing[name] = done
+
+        def work() -> None:
+            try:
+                self.sync(name)
+                done.set_result(None)
+            except StorageError as error:
+                done.set_exception(error)
+
+        threading.Thread(target=work, name="flush", daemon=True).start()
+
+    def flushed(self, name: str) -> bool:
+        done = self._flushing.get(name)
+        if done is not None and done.done():
+            del self._flushing[name]
+            done.result()
+        return name not in self._flushing
 
     def rename(self, old: str, new: str) -> None:
         with told(f"rename {self.folder / old}"):
@@ -195,6 +226,12 @@ class MemorySpace:
     def sync(self, name: str) -> None:
         self._file(name)
         self._unsure.pop(name, None)
+
+    def flush(self, name: str) -> None:
+        self.sync(name)
+
+    def flushed(self, name: str) -> bool:
+        return True
 
     def rename(self, old: str, new: str) -> None:
         self._files[new] = self._file(old)

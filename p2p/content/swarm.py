@@ -45,6 +45,7 @@ SEEK_S = 30.0  # between lookups for a blob whose sources are few
 FEW = 3  # sources
 MAX_WANTS = 16
 PATIENCE_S = 3600.0
+SLICE_BYTES = 8 << 20  # hashed in one step, while everything else waits
 UP_BYTES_S = 2e9
 
 
@@ -196,6 +197,9 @@ class Swarm:
                     self._downloads[call.ask.cid].failed(call, event.lost, now_s)
             case Woken():
                 self._alarm_s = math.inf
+                checking = [d for d in self._downloads.values() if d.checking]
+                if checking:
+                    checking[0].check(now_s, SLICE_BYTES)
                 return self._resume(now_s)
         return ()
 
@@ -226,7 +230,7 @@ class Swarm:
             effects += self._serving.news(now_s)
         for cid, download in list(self._downloads.items()):
             if tick:
-                download.lose_patience(now_s)
+                download.look(now_s)
                 effects += self._sought(now_s, download)
             effects += self._asks(download, now_s)
             if download.outcome is not None and cid in self._downloads:
@@ -275,6 +279,8 @@ class Swarm:
         times = [self._serving.ready_s(now_s) or math.inf]
         if self._downloads or self._serving.has_watchers:
             times.append(max(self._tick_s, now_s))
+        if any(download.checking for download in self._downloads.values()):
+            times.append(now_s)
         if min(times) >= self._alarm_s:
             return []
         self._alarm_s = min(times)

@@ -100,7 +100,8 @@ def invite(
 
 def _granted(key: Key, terms: Terms, now_s: float, secret: Key) -> Grant:
     if terms.role not in ROLES:
-        raise ConfigError(f"role {shown(terms.role)} is unknown: one of {ROLES}")
+        known = ", ".join(ROLES)
+        raise ConfigError(f"role {shown(terms.role)} is unknown: one of {known}")
     if len(terms.addresses) > MAX_ADDRESSES:
         raise ConfigError(f"{len(terms.addresses)} addresses: at most {MAX_ADDRESSES}")
     if terms.lasts_s <= 0:

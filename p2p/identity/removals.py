@@ -13,7 +13,7 @@ nobody's word counts for less because of somebody of the same rank or a lower on
 
 import struct
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -94,7 +94,7 @@ def removal_of(
     members: Iterable[Opening],
     lengths: Mapping[PeerId, int],
     *,
-    spare: bool = True,
+    spare: bool | Collection[PeerId] = True,
 ) -> Removal:
     """Return the removal of an invite or a peer, as things stand.
 
@@ -103,14 +103,15 @@ def removal_of(
         name: its id.
         members: openings of every log there is.
         lengths: by writer, how many entries of its log there are; these stay.
-        spare: whether those stay who came with the invite, or by the peer's invites.
+        spare: whether those stay who came with the invite, or by the peer's invites;
+            or who of them does, known to us or not.
 
     Of very many logs only the longest keep what they have: one that begins a thousand
     must not become too long to be sent away.
     """
     known = list(members)
     guests = {p.peer for m in known for p in m.lineage if _came_by(what, name, p)}
-    spared = frozenset(guests if spare else ())
+    spared = frozenset(guests if spare is True else spare or ())
     gone = guests - spared
     kept = {
         m.writer: lengths.get(m.writer, 0)

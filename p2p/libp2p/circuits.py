@@ -21,8 +21,8 @@ from multiaddr import Multiaddr
 
 from fedcore.errors import PeerLostError, ProtocolError
 from fedcore.names import PeerId, shown
+from p2p.circuit import circuit_to
 from p2p.libp2p.hops import (
-    CIRCUIT,
     HOP,
     STOP,
     direct,
@@ -132,7 +132,7 @@ class Circuits:
             raise ProtocolError(f"relay {relay} sent no CONNECT")
         caller = peer_of_bytes(call.peer.id)
         await said(stream, StopMessage(type=StopMessage.STATUS, status=Status.OK))
-        address = Multiaddr(f"{place}{CIRCUIT}/p2p/{caller}")
+        address = Multiaddr(circuit_to(caller, place))
         raw = RawConnection(stream, False, ConnectionType.RELAYED, [address])
         muxed = await self.host.upgrade_inbound_connection(raw, address)
         if str(muxed.peer_id) != caller:

@@ -16,6 +16,7 @@ from multiaddr.exceptions import Error as MultiaddrError
 
 from fedcore.errors import FedError, PeerLostError, ProtocolError
 from fedcore.names import PeerId, shown
+from p2p.circuit import is_circuit
 from p2p.identity.keys import public_of
 from p2p.libp2p.faults import said, translated
 from p2p.libp2p.host import peer_id
@@ -44,7 +45,7 @@ def direct_dialer(swarm: Swarm) -> Dialer:
     """Return the dialer for the addresses that ``swarm`` can reach by itself."""
 
     async def dial(target: Target) -> bool:
-        if "/p2p-circuit" in str(target.address):
+        if is_circuit(str(target.address)):
             return False
         connection = await swarm.dial_addr(target.address, peer_id(target.peer))
         if isinstance(connection, SwarmConn) and not place_of(connection):

@@ -24,9 +24,15 @@ WITNESSES = 2
 
 @dataclass
 class Seen:
-    """Where other peers see us, each by its newest word."""
+    """Where other peers see us, each by its newest word.
+
+    Attributes:
+        by: what each said.
+        trusted: whose words count: anybody can connect and say anything.
+    """
 
     by: dict[PeerId, str] = field(default_factory=dict)
+    trusted: frozenset[PeerId] = frozenset()
 
     def note(self, peer: PeerId, address: str) -> None:
         """Record that ``peer`` sees us at ``address``, such as "/ip4/1.2.3.4/tcp/5".
@@ -49,8 +55,8 @@ class Seen:
         self.by.pop(peer, None)
 
     def confirmed(self) -> list[str]:
-        """Return the addresses that two peers or more agree on, most agreed first."""
-        counts = Counter(a for a in self.by.values() if a)
+        """Return where two trusted peers or more agree to see us, most agreed first."""
+        counts = Counter(a for p, a in self.by.items() if a and p in self.trusted)
         return [a for a, n in counts.most_common() if n >= WITNESSES]
 
 
@@ -67,6 +73,7 @@ class Heartbeat:
         beat_s: see ``Libp2pConfig``.
         asker: asks.
         hang_up: ends all connections with a peer, for the reason given.
+        elsewhere: returns the bytes that a peer has sent us by other ways, ever.
     """
 
     beat_s: float
@@ -74,6 +81,8 @@ class Heartbeat:
     hang_up: Callable[[PeerId, str], None]
     heard_s: dict[PeerId, float] = field(default_factory=dict)
     seen: Seen = field(default_factory=Seen)
+    elsewhere: Callable[[PeerId], int] = lambda _: 0
+    _counts: dict[PeerId, int] = field(default_factory=dict)
     _news: trio.Event = field(default_factory=trio.Event)
 
     def heard(self, peer: PeerId) -> None:
@@ -89,6 +98,7 @@ class Heartbeat:
     def down(self, peer: PeerId) -> None:
         """Watch ``peer`` no more."""
         self.heard_s.pop(peer, None)
+        self._counts.pop(peer, None)
         self.seen.forget(peer)
 
     async def run(self) -> None:
@@ -104,8 +114,12 @@ class Heartbeat:
 
     def _turn(self, nursery: trio.Nursery, asked: set[PeerId]) -> None:
         now_s = trio.current_time()
-        for peer, heard_s in list(self.heard_s.items()):
-            silent_s = now_s - heard_s
+        for peer in list(self.heard_s):
+            count = self.elsewhere(peer)
+            if count > self._counts.get(peer, 0):
+                self._counts[peer] = count
+                self.heard(peer)
+            silent_s = now_s - self.heard_s[peer]
             if silent_s >= MISSES * self.beat_s:
                 self.hang_up(peer, f"silent for {silent_s:.0f} s")
             elif peer not in asked and (

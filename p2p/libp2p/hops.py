@@ -14,11 +14,11 @@ from multiaddr import Multiaddr
 
 from fedcore.errors import ProtocolError
 from fedcore.names import PeerId, shown
+from p2p.circuit import is_circuit, parted
 from p2p.identity.keys import public_of
 
 HOP = TProtocol("/libp2p/circuit/relay/0.2.0/hop")
 STOP = TProtocol("/libp2p/circuit/relay/0.2.0/stop")
-CIRCUIT = "/p2p-circuit"
 MAX_CHARS = 512  # of an address
 MAX_ID_BYTES = 64
 MESSAGE_S = 10.0  # longest wait for one message of a peer
@@ -39,11 +39,11 @@ def read_circuit(address: str) -> CircuitAddress:
     Raises:
         ProtocolError: it is not such an address.
     """
-    relay, found, end = address.partition(CIRCUIT + "/p2p/")
-    if len(address) > MAX_CHARS or not found or "/" in end:
+    circuit = parted(address)
+    if len(address) > MAX_CHARS or circuit is None or "/" in circuit[1]:
         raise ProtocolError(f"{shown(address)} is no circuit address")
-    relay, relay_peer = read_relay(relay)
-    return CircuitAddress(relay, relay_peer, _peer(end))
+    relay, relay_peer = read_relay(circuit[0])
+    return CircuitAddress(relay, relay_peer, _peer(circuit[1]))
 
 
 def read_relay(address: str) -> tuple[str, PeerId]:
@@ -53,7 +53,7 @@ def read_relay(address: str) -> tuple[str, PeerId]:
         ProtocolError: it is not such an address.
     """
     place, _, peer = address.rpartition("/p2p/")
-    if len(address) > MAX_CHARS or not place or CIRCUIT in place:
+    if len(address) > MAX_CHARS or not place or is_circuit(place):
         wrong = "is no address of a relay that ends with its peer id"
         raise ProtocolError(f"{shown(address)} {wrong}")
     try:
@@ -118,7 +118,7 @@ def direct(host: IHost, peer: PeerId) -> bool:
 
 def through_relay(connection: IMuxedConn) -> bool:
     """Return whether ``connection`` is a circuit, by its own word, not a note of it."""
-    return any(CIRCUIT in str(a) for a in connection.get_transport_addresses())
+    return any(is_circuit(str(a)) for a in connection.get_transport_addresses())
 
 
 def relay_addresses(host: IHost) -> list[Multiaddr]:
@@ -129,7 +129,7 @@ def relay_addresses(host: IHost) -> list[Multiaddr]:
 def _concrete(address: Multiaddr) -> bool:
     text = str(address)
     parts = text.split("/")
-    if CIRCUIT in text or len(parts) < 3 or parts[1] not in ("ip4", "ip6"):
+    if is_circuit(text) or len(parts) < 3 or parts[1] not in ("ip4", "ip6"):
         return False
     return not ipaddress.ip_address(parts[2]).is_unspecified
 
@@ -137,7 +137,7 @@ def _concrete(address: Multiaddr) -> bool:
 def listening(host: IHost) -> list[tuple[str, int]]:
     """Return the IP addresses and ports that ``host`` listens on with plain TCP."""
     texts = [str(a).partition("/p2p/")[0] for a in host.get_addrs()]
-    parts = [text.split("/") for text in texts if CIRCUIT not in text]
+    parts = [text.split("/") for text in texts if not is_circuit(text)]
     return [(p[2], int(p[4])) for p in parts if len(p) == 5 and p[3] == "tcp"]
 
 

@@ -13,11 +13,11 @@ from multiaddr import Multiaddr
 
 from fedcore.errors import PeerLostError
 from fedcore.names import PeerId
+from p2p.circuit import is_circuit, parted, peer_in
 from p2p.libp2p.host import peer_id
 from p2p.machine import Down, Up
 from p2p.transport import Path, Watcher
 
-CIRCUIT = "/p2p-circuit"
 MAX_BANNED = 4096
 ADMIT_S = 5.0
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Links(INotifee):
         open_now = {c: s for c, s in self._up.get(peer, {}).items() if not c.is_closed}
         if not open_now:
             raise PeerLostError(f"{peer} is not connected")
-        return max(open_now, key=lambda c: (CIRCUIT not in place_of(c), open_now[c]))
+        return max(open_now, key=lambda c: (not is_circuit(place_of(c)), open_now[c]))
 
     def path(self, peer: PeerId) -> Path | None:
         """Return how ``peer`` is reached; None if it is not."""
@@ -75,10 +75,10 @@ class Links(INotifee):
         except PeerLostError:
             return None
         place, since_s = place_of(connection), self._up[peer][connection]
-        before, circuit, _ = place.partition(CIRCUIT)
-        if not circuit:
+        circuit = parted(place)
+        if circuit is None:
             return Path("direct", place, None, since_s)
-        return Path("relayed", place, before.rpartition("/p2p/")[2] or None, since_s)
+        return Path("relayed", place, peer_in(circuit[0]), since_s)
 
     def drop(self, peer: PeerId, why: str) -> None:
         """End all connections with ``peer`` and let it in again only after a while."""
@@ -93,6 +93,19 @@ class Links(INotifee):
             self._why[peer] = why
         for connection in self._up.get(peer, {}):
             self._nursery.start_soon(close, connection)
+
+    def leave(self, hosts: Collection[str]) -> None:
+        """End the connections of addresses that this machine, at ``hosts``, lost.
+
+        Circuits go with the connection to their relay.
+        """
+        for peer, connections in self._up.items():
+            lost = [c for c in connections if _own_host(c) not in hosts]
+            lost = [c for c in lost if not is_circuit(place_of(c))]
+            if len(lost) == len(connections):
+                self._why[peer] = "the network has changed"
+            for connection in lost:
+                self._nursery.start_soon(close, connection)
 
     def _ban(self, peer: PeerId, why: str) -> None:
         self._banned.pop(peer, None)
@@ -161,6 +174,10 @@ async def close(connection: INetConn) -> None:
             await connection.close()
         except Exception as error:  # noqa: BLE001 - see above
             log.debug("closing a connection: %s", error)
+
+
+def _own_host(connection: INetConn) -> str:
+    return getattr(connection.muxed_conn, "own_host", "")
 
 
 def place_of(connection: INetConn) -> str:

@@ -23,8 +23,14 @@ MAX_UNREAD_BYTES = 4 << 20  # of all streams of one connection
 
 
 class Muxer(Yamux):
-    """The muxer of every connection."""
+    """The muxer of every connection.
 
+    Attributes:
+        own_host: the address of this machine that it uses; empty if that is not known,
+            as of a circuit.
+    """
+
+    own_host = ""
     _patience: trio.CancelScope | None = None
     _cut = False
 

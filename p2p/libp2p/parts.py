@@ -16,13 +16,14 @@ from multiaddr import Multiaddr
 
 from fedcore.errors import FedError, PeerLostError
 from fedcore.names import PeerId
+from p2p.circuit import is_circuit
 from p2p.libp2p.allowance import RelayCounts, RelayLimits
 from p2p.libp2p.circuits import Circuits
 from p2p.libp2p.dialback import DialBack
 from p2p.libp2p.dialing import Target
 from p2p.libp2p.faults import translated
 from p2p.libp2p.heartbeat import BEAT
-from p2p.libp2p.hops import CIRCUIT, read_relay, source_for
+from p2p.libp2p.hops import read_relay, source_for
 from p2p.libp2p.punching import Puncher
 from p2p.libp2p.reachability import Kind, Reachability
 from p2p.libp2p.relay import Relay
@@ -53,10 +54,18 @@ class Relaying:
     def __init__(
         self,
         limits: RelayLimits | None = None,
+        outside: str = "",
         allow: Callable[[PeerId], bool] = lambda peer: True,
     ) -> None:
-        """See ``relay.Relay``; ``allow`` is called in the mesh's thread."""
-        self.limits, self.allow = limits or RelayLimits(), allow
+        """See ``relay.Relay``; ``allow`` is called in the mesh's thread.
+
+        Args:
+            limits: what to give at most.
+            outside: the IP address at which the world reaches this machine, if its
+                owner has said so.
+            allow: whom to serve.
+        """
+        self.limits, self.allow, self.outside = limits or RelayLimits(), allow, outside
         self.counts = RelayCounts()
 
     def __call__(self, transport: Libp2pTransport) -> Context:
@@ -66,6 +75,10 @@ class Relaying:
     async def _run(self, transport: Libp2pTransport) -> AsyncIterator[object]:
         relay = Relay(transport.host, self.limits, self.allow)
         self.counts = relay.counts
+        port = (source_for(transport.host, ":" in self.outside) or ("", 0))[1]
+        if self.outside and port:
+            text = f"/ip{6 if ':' in self.outside else 4}/{self.outside}/tcp/{port}"
+            transport.announced.append(lambda: [text])
         relay.open()
         try:
             yield relay
@@ -165,7 +178,7 @@ async def _reach_from_port(transport: Libp2pTransport, address: str) -> PeerId:
 
 
 async def _dial(circuits: Circuits, target: Target) -> bool:
-    if CIRCUIT not in str(target.address):
+    if not is_circuit(str(target.address)):
         return False
     await circuits.dial(str(target.address))
     return True
@@ -230,6 +243,7 @@ class Reachable:
             host, lambda: list(transport.peers()), self.rng, self._note, self.nearest
         )
         self._asking, self._thread.token = asking, trio.lowlevel.current_trio_token()
+        transport.announced.append(asking.outside)
         answering.open()
         transport.watch(lambda event: asking.met())
         transport.nursery.start_soon(asking.run)

@@ -1,9 +1,9 @@
 """From a circuit to a direct connection: libp2p's DCUtR, over TCP.
 
 Optional and off unless it is among a node's parts, for a node does not need it: bulk
-goes over the data channel, whose own punch (``p2p.nat``) takes a tenth of the time and
-does not touch the control connection. It is for nodes that talk to other libp2p
-programs, and for those whose relay should carry as little as possible.
+goes over the data channel, whose own punch (``p2p.nat``) does not touch the control
+connection. It is for nodes that talk to other libp2p programs, and for those whose
+relay should carry as little as possible.
 
 Who was called tells where it is seen and asks the same; half a round trip after its
 "now", both dial from the port they listen on, so that two routers that each let out a

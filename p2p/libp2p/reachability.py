@@ -8,6 +8,7 @@ Source: https://github.com/libp2p/specs/blob/master/autonat/autonat-v1.md
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -20,9 +21,11 @@ from libp2p.peer.id import ID
 
 from fedcore.errors import PeerLostError, ProtocolError
 from fedcore.names import PeerId, shown
+from p2p.circuit import is_circuit
 from p2p.libp2p.dialback import AUTONAT, MAX_ADDRESSES, place_of
-from p2p.libp2p.hops import heard, let_go, said
-from p2p.members.places import Reach
+from p2p.libp2p.heartbeat import WITNESSES
+from p2p.libp2p.hops import heard, let_go, listening, said
+from p2p.members.places import Reach, read_place
 
 ANSWER_S = 20.0
 SERVERS = 3  # asked in one round
@@ -74,6 +77,7 @@ class Reachability:
         self.host, self.servers, self.rng = host, servers, rng
         self.changed, self.nearest = changed, nearest
         self.verdicts: dict[PeerId, Verdict] = {}
+        self._own = listening(host)
         self._hurry, self._busy = trio.Event(), False
 
     def kind(self) -> Kind:
@@ -85,6 +89,22 @@ class Reachability:
         """Return the answers of the last hour, one for each server that gave one."""
         now_s = trio.current_time()
         return [v for v in self.verdicts.values() if now_s - v.at_s < OLD_S]
+
+    def outside(self) -> list[str]:
+        """Return where two servers or more reached us that is no address of ours.
+
+        Such is the public address of a machine in a cloud, or of a router that passes
+        a port on. Servers choose the IP address, so two of them must name the same.
+        """
+        places = [read_place(v.address) for v in self.fresh() if v.reached]
+        ports = {port for _, port in self._own}
+        found = Counter(
+            (p.host, p.port)
+            for p in places
+            if p.port in ports and p.reach is Reach.PUBLIC and p.peer is None
+        )
+        fit = [at for at, n in found.items() if n >= WITNESSES and at not in self._own]
+        return [f"/ip{6 if ':' in h else 4}/{h}/tcp/{port}" for h, port in sorted(fit)]
 
     def words(self) -> str:
         """Return who said what."""
@@ -100,8 +120,14 @@ class Reachability:
         self._hurry.set()
 
     def met(self) -> None:
-        """Ask soon if nothing is known yet: there is a peer that may be asked."""
-        if self.kind() == "unknown" and not self._busy:
+        """Ask soon if little is known yet: there is a peer that may be asked.
+
+        When all are gone who have told us, we may have got another address.
+        """
+        if self.verdicts and self.verdicts.keys().isdisjoint(self.servers()):
+            self.verdicts.clear()
+        told = len(self.fresh())
+        if (told < WITNESSES or self.kind() == "unknown") and not self._busy:
             self._hurry.set()
 
     async def run(self) -> None:
@@ -121,8 +147,10 @@ class Reachability:
             self._hurry = trio.Event()
 
     async def ask_some(self) -> None:
-        """Ask up to three servers, one after the other."""
+        """Ask up to three servers, one by one, those first who have not told yet."""
         able = [server for server in self.servers() if self._counts(server)]
+        told = {verdict.server for verdict in self.fresh()}
+        able = [server for server in able if server not in told] or able
         chosen = self.rng.sample(able, min(SERVERS, len(able)))
         for server in chosen:
             try:
@@ -154,7 +182,7 @@ class Reachability:
         """
         question = Message(type=Message.DIAL)
         question.dial.peer.id = self.host.get_id().to_bytes()
-        own = [a for a in self.host.get_addrs() if "/p2p-circuit" not in str(a)]
+        own = [a for a in self.host.get_addrs() if not is_circuit(str(a))]
         question.dial.peer.addrs.extend(a.to_bytes() for a in own[:MAX_ADDRESSES])
         answer = await self._exchanged(server, question)
         if answer.type != Message.DIAL_RESPONSE:
@@ -162,10 +190,11 @@ class Reachability:
         reply = answer.dialResponse
         if reply.status not in (Message.OK, Message.E_DIAL_ERROR):
             raise PeerLostError(f"{server} cannot tell: {shown(reply.statusText)}")
-        place = place_of(reply.addr)
-        where = shown(place.text) if place else "an address it does not name"
-        reached = reply.status == Message.OK
-        return Verdict(server, reached, where if reached else "", trio.current_time())
+        reached, place = reply.status == Message.OK, place_of(reply.addr)
+        if reached and place is None:
+            raise ProtocolError(f"{server} does not say where it reached us")
+        where = place.text if reached and place else ""
+        return Verdict(server, reached, where, trio.current_time())
 
     async def _exchanged(self, server: PeerId, question: Message) -> Message:
         stream: INetStream | None = None

@@ -17,12 +17,13 @@ from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage
 
 from fedcore.errors import PeerLostError, ProtocolError
 from fedcore.names import PeerId
+from p2p.circuit import circuit_to
 from p2p.libp2p.circuits import Reach, asked, check
-from p2p.libp2p.hops import CIRCUIT, direct, let_go, read_relay
+from p2p.libp2p.hops import direct, let_go, read_relay
 
 REFRESH_S = 300.0  # longest time between two reservations at one relay
 LOOK_S = 2.0  # how soon a relay that is gone is noticed
-FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
+FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 20.0  # without a relay nobody may find us
 MAX_RELAYS = 8
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class Reservations:
         """Return the circuit addresses at which others can reach us now."""
         me = self.host.get_id().to_base58()
         held = [lease.relay for lease in self.leases.values() if lease.held]
-        return [f"{relay}{CIRCUIT}/p2p/{me}" for relay in held]
+        return [circuit_to(me, relay) for relay in held]
 
     def relay_at(self, peer: PeerId) -> str | None:
         """Return where we reserved at ``peer``; None if it is no relay of ours."""
@@ -150,7 +151,7 @@ class Reservations:
             self.changed()
 
     def _patience_s(self, failures: int) -> float:
-        """Return 1 s, 2 s, 4 s ... 60 s, each up to a half shorter by chance."""
+        """Return 1 s, 2 s, 4 s ... 20 s, each up to a half shorter by chance."""
         wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures - 1, 10))
         return wait_s * self.rng.uniform(0.5, 1.0)
 

@@ -12,7 +12,7 @@ from functools import partial
 import trio
 from libp2p.abc import INetStream
 
-from fedcore.errors import FedError, ProtocolError
+from fedcore.errors import FedError, PeerLostError, ProtocolError
 from fedcore.names import PeerId
 from p2p.libp2p.config import Quotas
 from p2p.libp2p.framing import Kind, frame, refusal
@@ -125,6 +125,8 @@ async def _answered(handler: Callable[[bytes], Awaitable[bytes]], body: bytes) -
     """Return the frame with the handler's answer, or with why there is none."""
     try:
         answer = await handler(body)
+    except PeerLostError as error:
+        return refusal(Kind.BUSY, str(error))
     except FedError as error:
         return refusal(Kind.REFUSED, str(error))
     except Exception:

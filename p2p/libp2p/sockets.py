@@ -11,6 +11,7 @@ Departures from the library's own transport:
 
 import socket
 from typing import cast
+from weakref import WeakKeyDictionary
 
 import trio
 from libp2p.abc import IMuxedConn, IRawConnection, ISecureConn
@@ -49,6 +50,13 @@ class Wire(TrioTCPStream):
             return self._cached_remote_address
         self._cached_remote_address = str(host).removeprefix("::ffff:"), int(port)
         return self._cached_remote_address
+
+    def own_host(self) -> str:
+        """Return the address of this machine that it uses; empty if it has ended."""
+        try:
+            return str(self.stream.socket.getsockname()[0]).removeprefix("::ffff:")
+        except OSError:
+            return ""
 
 
 class Doorway:
@@ -107,6 +115,7 @@ class Upgrader(TransportUpgrader):
     ) -> None:
         super().__init__(security, muxers)
         self.doorway = doorway
+        self._hosts: WeakKeyDictionary[ISecureConn, str] = WeakKeyDictionary()
 
     async def upgrade_security(
         self, raw_conn: IRawConnection, is_initiator: bool, peer_id: ID | None = None
@@ -115,11 +124,14 @@ class Upgrader(TransportUpgrader):
         stream = getattr(raw_conn, "stream", None)
         if isinstance(stream, Wire):
             self.doorway.leave(stream)
+            self._hosts[secured] = stream.own_host()
         return secured
 
     async def upgrade_connection(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
         await self.muxer_multistream.select_transport(conn)  # there is only one
-        return Muxer(conn, peer_id, is_initiator=conn.is_initiator)
+        muxer = Muxer(conn, peer_id, is_initiator=conn.is_initiator)
+        muxer.own_host = self._hosts.pop(conn, "")
+        return muxer
 
 
 def harden(sock: trio.socket.SocketType) -> None:

@@ -14,7 +14,7 @@ from typing import Generic, Self, TypeVar
 
 import trio
 
-from fedcore.errors import FedError, PeerLostError, ProtocolError
+from fedcore.errors import FedError, PeerLostError
 from fedcore.names import PeerId
 from p2p.libp2p.config import Libp2pConfig
 from p2p.libp2p.transport import Libp2pTransport, open_libp2p
@@ -90,8 +90,20 @@ class MeshThread:
         return self._call(lambda: self._transport.addresses())
 
     def observed(self) -> list[str]:
-        """Return the addresses at which two or more peers agree to see us."""
+        """Return the addresses at which two trusted peers or more agree to see us."""
         return self._call(lambda: self._transport.observed())
+
+    def trust(self, peers: Collection[PeerId]) -> None:
+        """Believe ``peers``, and nobody else, where they see us; soon."""
+        self._soon(lambda: self._transport.trust(peers))
+
+    def listen_elsewhere(self, received_bytes: Callable[[PeerId], int]) -> None:
+        """See ``Libp2pTransport``; it is called in the mesh's thread."""
+        self._call(lambda: self._transport.listen_elsewhere(received_bytes))
+
+    def leave(self, hosts: Collection[str]) -> None:
+        """End the connections that this machine, now at ``hosts``, has no more."""
+        self._soon(lambda: self._transport.leave(hosts))
 
     def watch(self, watcher: Watcher) -> None:
         """Call ``watcher`` for each peer that comes or goes, in the mesh's thread."""
@@ -226,7 +238,7 @@ async def _answer_of(future: "Future[bytes]") -> bytes:
     finally:
         future.cancel()  # without effect when it is done
     if future.cancelled() or not future.done():  # who works on it cannot be stopped
-        raise ProtocolError("nobody answered in time")
+        raise PeerLostError("nobody answered in time")
     return future.result()
 
 

@@ -11,12 +11,13 @@ from multiaddr import Multiaddr
 
 from fedcore.errors import ConfigError, FedError, ProtocolError
 from fedcore.names import PeerId
+from p2p.circuit import is_circuit
 from p2p.libp2p.asking import Asker, protocol_of
 from p2p.libp2p.config import Libp2pConfig
 from p2p.libp2p.dialing import Dialer, Race, direct_dialer, target_of, unreached
 from p2p.libp2p.heartbeat import BEAT, Heartbeat
 from p2p.libp2p.host import build_host, listen_addresses
-from p2p.libp2p.links import CIRCUIT, Links, close_all, place_of
+from p2p.libp2p.links import Links, close_all, place_of
 from p2p.libp2p.serving import Server
 from p2p.machine import Down, Up
 from p2p.transport import Handler, Path, Watcher
@@ -73,12 +74,27 @@ class Libp2pTransport:
         """Return where others can dial us: multiaddrs that end in /p2p/<me>."""
         direct = [str(a) for a in self.host.get_addrs()]
         announced = [text for source in self.announced for text in source()]
-        circuits = [text for text in announced if CIRCUIT in text]
+        circuits = [text for text in announced if is_circuit(text)]
         return list(dict.fromkeys(direct + circuits))
 
     def observed(self) -> list[str]:
-        """Return the addresses at which two or more peers agree to see us."""
+        """Return the addresses at which two trusted peers or more agree to see us."""
         return self.heartbeat.seen.confirmed()
+
+    def trust(self, peers: Collection[PeerId]) -> None:
+        """Believe ``peers``, and nobody else, where they see us."""
+        self.heartbeat.seen.trusted = frozenset(peers)
+
+    def listen_elsewhere(self, received_bytes: Callable[[PeerId], int]) -> None:
+        """Take it as a sign of life when ``received_bytes`` of a peer has grown.
+
+        A link that is full of other data delays what is said here.
+        """
+        self.heartbeat.elsewhere = received_bytes
+
+    def leave(self, hosts: Collection[str]) -> None:
+        """End the connections that this machine, now at ``hosts``, has no more."""
+        self.links.leave(hosts)
 
     def serve(self, protocol: str, handler: Handler) -> None:
         serve = self._server.stream_handler(protocol, handler)
@@ -156,7 +172,7 @@ async def open_libp2p(config: Libp2pConfig) -> AsyncIterator[Libp2pTransport]:
     def extra() -> list[Multiaddr]:
         # The library would make a relay's own address, with our name, of a circuit.
         texts = [text for source in announced for text in source()]
-        return [Multiaddr(text) for text in texts if CIRCUIT not in text]
+        return [Multiaddr(text) for text in texts if not is_circuit(text)]
 
     host, swarm = build_host(config, extra)
     failure: FedError | None = None  # outside of the nurseries' groups

@@ -96,6 +96,7 @@ class AddressBook:
         self.fault = ""
         self._peers: dict[PeerId, _Entry] = {}
         self._changed = False
+        self._order: list[PeerId] | None = None  # of ``peers``, until something changes
         if FILE in disk.names():
             self._load(disk.read(FILE))
 
@@ -140,16 +141,19 @@ class AddressBook:
     def forget(self, peer: PeerId) -> None:
         """Remove all that is known of ``peer``."""
         self._changed |= self._peers.pop(peer, None) is not None
+        self._order = None
 
     def of(self, peer: PeerId) -> list[Remembered]:
         """Return the addresses of ``peer`` in the order to dial them."""
-        known = self._peers.get(peer, _Entry()).places.values()
-        return sorted(known, key=Remembered.order)
+        entry = self._peers.get(peer)
+        return sorted(entry.places.values(), key=Remembered.order) if entry else []
 
     def peers(self) -> list[PeerId]:
         """Return all peers with an address, the latest met first."""
-        ranks = {peer: entry.rank() for peer, entry in self._peers.items()}
-        return sorted(ranks, key=lambda p: (-ranks[p][0], -ranks[p][1], p))
+        if self._order is None:
+            ranks = {peer: entry.rank() for peer, entry in self._peers.items()}
+            self._order = sorted(ranks, key=lambda p: (-ranks[p][0], -ranks[p][1], p))
+        return list(self._order)
 
     def save(self) -> None:
         """Write the book, whole or not at all, if anything changed.
@@ -175,6 +179,7 @@ class AddressBook:
 
     def _trim(self, peer: PeerId) -> None:
         """Forget the worst addresses of ``peer``, then the worst peer."""
+        self._order = None
         for place in self.of(peer)[MAX_PER_PEER:]:
             del self._peers[peer].places[place.address]
         if len(self._peers) > MAX_PEERS:

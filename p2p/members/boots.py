@@ -14,6 +14,7 @@ from p2p.members.card import Card
 
 MAX_PEERS = 4096
 MAX_PAST = 8
+LATE_S = 15.0  # what a program has said as it ended may arrive so long after
 
 
 @dataclass
@@ -29,26 +30,35 @@ class Boots:
     returns: int = 1
     _heard: OrderedDict[PeerId, list[bytes]] = field(default_factory=OrderedDict)
     _came_back: dict[PeerId, int] = field(default_factory=dict)
+    _new_s: dict[PeerId, float] = field(default_factory=dict)
 
     def hear(self, peer: PeerId, boot: bytes) -> bool:
         """Note that ``boot`` is alive; return whether another one is, too."""
         boots = self._heard.setdefault(peer, [])
         self._heard.move_to_end(peer)
         if len(self._heard) > MAX_PEERS:
-            self._came_back.pop(self._heard.popitem(last=False)[0], None)
+            oldest, _ = self._heard.popitem(last=False)
+            self._came_back.pop(oldest, None)
+            self._new_s.pop(oldest, None)
         if boots and boots[-1] == boot:
             return False
         self._heard[peer] = [*(b for b in boots if b != boot), boot][-MAX_PAST:]
         return boot in boots and self._counted(peer)
 
-    def told(self, peer: PeerId, cards: Iterable[Card]) -> list[Note]:
+    def told(self, peer: PeerId, cards: Iterable[Card], now_s: float) -> list[Note]:
         """Hear the cards that ``peer`` itself tells: even an old one proves it alive.
 
         Two programs with one key may never hear of each other, as what others say to
-        them goes to the one that came last.
+        them goes to the one that came last. One that has just ended may still be heard
+        for a while, on connections of its own.
         """
-        mine = [card.boot for card in cards if card.peer == peer]
-        return [twin_note(peer) for boot in mine if self.hear(peer, boot)]
+        found = []
+        for boot in [card.boot for card in cards if card.peer == peer]:
+            if boot not in self._heard.get(peer, ()):
+                self._new_s[peer] = now_s
+            if self.hear(peer, boot) and now_s - self._new_s[peer] > LATE_S:
+                found.append(twin_note(peer))
+        return found
 
     def _counted(self, peer: PeerId) -> bool:
         count = self._came_back.pop(peer, 0) + 1

@@ -8,8 +8,11 @@ for that would be to invert the hash. So an idle mesh of thousands signs nothing
 
 import hashlib
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import starmap
+from typing import NamedTuple
 
 from fedcore.errors import ProtocolError
 from fedcore.names import PeerId, fault_of
@@ -107,22 +110,21 @@ class Card:
         return head + self.about.encode()
 
 
-@dataclass(frozen=True, slots=True)
-class Beat:
-    """A sign of life.
+class Beat(NamedTuple):
+    """A sign of life. Thousands a second are read: a tuple is made soonest.
 
     Attributes:
         card: the id of the card it belongs to.
-        index: how many there were before, of this card: 0 is the anchor itself.
-        link: 16 bytes; hashed ``index`` times they are the anchor.
+        number: how many there were before, of this card: 0 is the anchor itself.
+        link: 16 bytes; hashed ``number`` times they are the anchor.
     """
 
     card: bytes
-    index: int
+    number: int
     link: bytes
 
     def encode(self) -> bytes:
-        return _BEAT.pack(self.card, self.index, self.link)
+        return _BEAT.pack(*self)
 
 
 def chain_of(seed: bytes) -> list[bytes]:
@@ -141,7 +143,7 @@ def next_link(link: bytes) -> bytes:
 def follows(later: Beat, earlier: Beat) -> bool:
     """Return whether ``later`` proves life after ``earlier``, of the same card."""
     link = later.link
-    for _ in range(later.index - earlier.index):
+    for _ in range(later.number - earlier.number):
         link = next_link(link)
     return later.card == earlier.card and link == earlier.link
 
@@ -213,6 +215,11 @@ def _own(address: str, peer: PeerId) -> str:
     return address
 
 
+def packed_beats(beats: Iterable[Beat]) -> bytes:
+    """Return ``beats`` as they are in a message."""
+    return b"".join(starmap(_BEAT.pack, beats))
+
+
 def read_beats(data: bytes) -> list[Beat]:
     """Return the beats that ``data`` is; only ``follows`` says whether they are true.
 
@@ -221,7 +228,7 @@ def read_beats(data: bytes) -> list[Beat]:
     """
     if len(data) % BEAT_BYTES:
         raise ProtocolError(f"{len(data)} bytes are no number of beats")
-    beats = [Beat(*row) for row in _BEAT.iter_unpack(data)]
-    if any(beat.index > MAX_BEATS for beat in beats):
+    beats = [*map(Beat._make, _BEAT.iter_unpack(data))]
+    if any(beat.number > MAX_BEATS for beat in beats):
         raise ProtocolError(f"more than {MAX_BEATS} beats of one card")
     return beats

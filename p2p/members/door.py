@@ -115,6 +115,10 @@ class Door:
         """Return who is admitted and up now, with what it proved."""
         return {peer: one.opening for peer, one in self._members.items()}
 
+    def admits(self, peer: PeerId) -> bool:
+        """Return whether ``peer`` is admitted and up now."""
+        return peer in self._members
+
     def review(self) -> Sequence[Effect]:
         """Turn away those whom the policy no longer admits; after each change of it."""
         out: list[Effect] = []

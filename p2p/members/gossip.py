@@ -14,6 +14,7 @@ from p2p.members.card import (
     MAX_CARD_BYTES,
     Beat,
     Card,
+    packed_beats,
     read_beats,
     read_card,
 )
@@ -41,7 +42,7 @@ class Gossip:
 
     def encode(self) -> bytes:
         words = b"".join(packed_word(word) for word in self.words)
-        beats = b"".join(beat.encode() for beat in self.beats)
+        beats = packed_beats(self.beats)
         head = bytes([len(self.words)]) + words + varint(len(self.beats)) + beats
         return head + bytes([len(self.wanted)]) + b"".join(self.wanted)
 

@@ -49,11 +49,11 @@ class News:
         self, peer: PeerId, words: Iterable[Word | None], wanted: Sequence[bytes]
     ) -> Gossip | None:
         """Return what to answer ``peer``, at most once a tick; None if nothing."""
-        gossip = Gossip(_fitting(words), wanted=tuple(wanted))
-        if peer in self._replied or gossip == Gossip():
+        fitting = _fitting(words)
+        if peer in self._replied or not (fitting or wanted):
             return None
         self._replied.add(peer)
-        return gossip
+        return Gossip(fitting, wanted=tuple(wanted))
 
 
 def _newest(queue: Mapping[PeerId, int]) -> list[PeerId]:

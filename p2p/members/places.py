@@ -16,10 +16,10 @@ from enum import IntEnum
 
 from fedcore.errors import ProtocolError
 from fedcore.names import PeerId, shown
+from p2p.circuit import parted
 from p2p.identity.keys import public_of
 
 MAX_CHARS = 320
-_CIRCUIT = "/p2p-circuit/p2p/"
 _HOST = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
     r"(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*"
@@ -69,14 +69,24 @@ def read_place(text: str) -> Place:
     """
     if type(text) is not str or len(text) > MAX_CHARS:
         raise ProtocolError(f"an address of more than {MAX_CHARS} characters")
-    way, through, peer = text.partition(_CIRCUIT)
+    circuit = parted(text)
+    if circuit is None:
+        return _direct(text, text)
+    way, peer = circuit
     place = _direct(way, text)
-    if not through:
-        return place
     if place.peer is None:
         raise ProtocolError(f"{shown(text)} does not name its relay")
     public_of(peer)
     return Place(text, Reach.RELAYED, place.host, place.port, peer, place.peer)
+
+
+def host_in(text: str | None) -> str | None:
+    """Return the IP address that ``text`` leads to directly; None if it does not."""
+    try:
+        place = read_place(text or "")
+    except ProtocolError:
+        return None
+    return place.host if place.reach <= Reach.PUBLIC else None
 
 
 def _direct(way: str, text: str) -> Place:

@@ -141,7 +141,7 @@ class Pulse:
     def _told(self, now_s: float, peer: PeerId, body: bytes) -> list[Effect]:
         gossip = read_gossip(body)
         self._roster.check(gossip)
-        twins = self._spoke.told(peer, (card for card, _ in gossip.words))
+        twins = self._spoke.told(peer, (card for card, _ in gossip.words), now_s)
         out, stale = self._take(now_s, gossip)
         out += [*twins, *self._seen(now_s, peer)]
         unknown = [b.card for b in gossip.beats if b.card not in self._roster.by_id]

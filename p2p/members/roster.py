@@ -54,7 +54,7 @@ class Roster:
             _check_beat(card.peer, first, beat)
         for beat in gossip.beats:
             known = self.by_id.get(beat.card)
-            if known:
+            if known and beat != known.beat:  # most are what we have heard already
                 _check_beat(known.card.peer, known.beat, beat)
 
     def is_news(self, word: Word) -> bool:
@@ -86,7 +86,7 @@ class Roster:
     def hear(self, beat: Beat, now_s: float) -> Entry | None:
         """Take a beat that was checked; return its entry if it was news."""
         entry = self.by_id.get(beat.card)
-        if entry is None or beat.index <= entry.beat.index:
+        if entry is None or beat.number <= entry.beat.number:
             return None
         entry.beat, entry.heard_s = beat, now_s
         return entry
@@ -116,5 +116,5 @@ def _age(card: Card) -> tuple[int, bytes, bytes]:
 
 
 def _check_beat(peer: PeerId, earlier: Beat, later: Beat) -> None:
-    if later.index >= earlier.index and not follows(later, earlier):
+    if later.number >= earlier.number and not follows(later, earlier):
         raise ProtocolError(f"a forged sign of life of {peer}")

@@ -61,6 +61,17 @@ def is_private(ip: Ip) -> bool:
     return not ip.is_loopback and (ip in _SHARED or ip.is_private)
 
 
+def seen_from(told: Address, reached: str | None) -> Address:
+    """Return where a server is that says to be at ``told``, as we can dial it.
+
+    A machine in a cloud, or behind a router, may not know its public address: then it
+    is the IP address at which we have ``reached`` it, if we have, that counts.
+    """
+    if reached is None or not is_private(ip_of(told.host)):
+        return told
+    return told if is_private(ip_of(reached)) else Address(reached, told.port)
+
+
 def fault_of_ip(ip: Ip) -> str | None:
     """Return why nobody may be asked to dial ``ip``; None if they may."""
     if ip.is_multicast or str(ip) == "255.255.255.255":

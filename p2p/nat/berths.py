@@ -5,7 +5,7 @@ will not expire soon. ``SpliceDesk`` is a relay's. Both speak ``/splice/1``.
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedcore.errors import ProtocolError
@@ -22,7 +22,7 @@ from p2p.machine import (
     Ticket,
     Wake,
 )
-from p2p.nat.addresses import Address
+from p2p.nat.addresses import Address, seen_from
 from p2p.nat.effects import NatEvent, Relays, Splice
 from p2p.nat.grants import TOPIC, WANTED, Grant, Warden, encode_grant, read_grant
 from p2p.nat.offer import MOST_SPLICES
@@ -37,7 +37,7 @@ class SpliceDesk:
 
     Attributes:
         warden: shared with the ``SpliceRelay``.
-        addresses: where the relay listens, as others can dial it.
+        addresses: where the relay listens, as others can dial it; may change.
         wall: seconds, as for ``SpliceRelay``; expiry is the relay's affair only.
     """
 
@@ -81,6 +81,7 @@ class Berths:
     tickets: Iterator[Ticket]
     rng: random.Random
     _of: dict[PeerId, _Berth] = field(default_factory=dict)
+    _hosts: Mapping[PeerId, str] = field(default_factory=dict)
 
     def step(self, now_s: float, event: NatEvent) -> Sequence[Effect]:
         """Take ``event``; return questions to relays, and the next alarm.
@@ -89,6 +90,7 @@ class Berths:
         """
         if isinstance(event, Relays):
             self._meet(now_s, event.peers)
+            self._hosts = event.hosts
         notes: list[Effect] = []
         if isinstance(event, Answered | Failed):
             notes = self._answered(now_s, event)
@@ -97,7 +99,11 @@ class Berths:
     def splices(self, token: bytes, now_s: float) -> tuple[Splice, ...]:
         """Return what to offer for the circuit that ``token`` names."""
         found = [
-            Splice(relay, address, berth.grant.ticket(token))
+            Splice(
+                relay,
+                seen_from(address, self._hosts.get(relay)),
+                berth.grant.ticket(token),
+            )
             for relay, berth in sorted(self._of.items())
             if berth.grant is not None and berth.until_s > now_s
             for address in berth.grant.addresses[:1]

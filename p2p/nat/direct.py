@@ -102,7 +102,7 @@ class Direct:
         if why is not None:
             return [NotOpened(order.peer, order.ticket, why)]
         token = self.rng.randbytes(TOKEN_BYTES)
-        offer = self._offer(token, order.direct_only, now_s)
+        offer = self._offer(token, now_s, order.direct_only, order.beside)
         ask = next(self.tickets)
         self._talks[order.peer] = _Talk(order, offer, ask)
         return [Ask(order.peer, TOPIC, encode_offer(offer), ask, ASK_S)]
@@ -115,12 +115,13 @@ class Direct:
         full = len(self._talks) + len(self._punches) >= self.parallel
         return "busy with others" if full else None
 
-    def _offer(self, token: bytes, direct_only: bool, now_s: float) -> Offer:
+    def _offer(
+        self, token: bytes, now_s: float, direct_only: bool, beside: bool
+    ) -> Offer:
         here = self.here or Here(())
         splices = () if direct_only else self.berths.splices(token, now_s)
-        return Offer(
-            token, self.certificate, here.candidates, here.nat, splices, direct_only
-        )
+        mine = self.certificate, here.candidates, here.nat, splices
+        return Offer(token, *mine, direct_only, beside)
 
     def _asked(self, now_s: float, event: Asked) -> Sequence[NatEffect | NotOpened]:
         theirs = read_offer(event.body)
@@ -135,8 +136,8 @@ class Direct:
         if any(theirs.token == t.offer.token for t in self._talks.values()):
             raise ProtocolError(f"{event.peer} offers a token of ours")
         self._talks.pop(event.peer, None)
-        direct_only = theirs.direct_only
-        mine = self._offer(theirs.token, direct_only, now_s)
+        wishes = theirs.direct_only, theirs.beside
+        mine = self._offer(theirs.token, now_s, *wishes)
         order = talk.order if talk else Open(event.peer, next(self.tickets))
         punch = self._punch(order, mine, theirs, dialer=False)
         return [Answer(event.ticket, encode_offer(mine)), punch]
@@ -188,6 +189,7 @@ class Direct:
             splices=_joint(here, mine, theirs, dialer=dialer),
             patience_s=_patience_s(mine, theirs),
             upgrade=mine.direct_only or theirs.direct_only,
+            beside=mine.beside and theirs.beside,
         )
 
 

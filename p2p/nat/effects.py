@@ -4,6 +4,7 @@ A driver answers every ``Dial`` with one ``Dialled`` or ``NotDialled``, and ever
 ``Punch`` with one ``Opened`` or ``NotOpened``, of the same ticket and peer.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fedcore.names import PeerId
@@ -53,6 +54,7 @@ class Punch:
         splices: relays that would join us; empty if only a direct way is wanted.
         patience_s: how long to prefer a direct way before a spliced one is taken.
         upgrade: a channel to the peer exists; replace it if this one is direct.
+        beside: rather leave it: one more is wanted, for much data over a long way.
     """
 
     peer: PeerId
@@ -65,6 +67,7 @@ class Punch:
     splices: tuple[Splice, ...] = ()
     patience_s: float = 2.0
     upgrade: bool = False
+    beside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +100,14 @@ class Opened:
     Attributes:
         path: words, such as "direct (punched)".
         relay: who splices it, or None when it is direct.
+        beside: there is another one already, which goes on.
     """
 
     peer: PeerId
     ticket: Ticket
     path: str
     relay: PeerId | None = None
+    beside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +128,23 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True)
+class Narrow:
+    """The direct channel to ``peer`` holds much data back: one more might help."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
 class UpBy:
-    """``Up`` with its way: through ``relay``, or directly when that is None."""
+    """``Up`` with its way: through ``relay``, or directly when that is None.
+
+    Attributes:
+        place: where the connection leads, as a multiaddr, if that is known.
+    """
 
     peer: PeerId
     relay: PeerId | None = None
+    place: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +173,14 @@ class Here:
 
 @dataclass(frozen=True, slots=True)
 class Relays:
-    """Peers that splice, among those we are connected to."""
+    """Peers that splice, among those we are connected to.
+
+    Attributes:
+        hosts: the IP addresses at which we have reached them, where those are known.
+    """
 
     peers: tuple[PeerId, ...]
+    hosts: Mapping[PeerId, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +189,13 @@ class Open:
 
     Attributes:
         direct_only: a spliced channel exists already.
+        beside: a direct one exists already, and this shall be one more.
     """
 
     peer: PeerId
     ticket: Ticket
     direct_only: bool = False
+    beside: bool = False
 
 
 NatEvent = (
@@ -182,6 +206,7 @@ NatEvent = (
     | Opened
     | NotOpened
     | Closed
+    | Narrow
     | Book
     | Unwanted
     | Here

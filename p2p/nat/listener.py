@@ -10,12 +10,13 @@ import selectors
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from fedcore.errors import ConfigError, ProtocolError
 from p2p.nat.hello import HELLO_BYTES, hello, read_hello
-from p2p.nat.ports import SCARCE_S, bound, dropped
+from p2p.nat.ports import ANY6, BACKLOG, SCARCE_S, bound, dropped, woken
 
 _AT_ONCE = 64  # connections taken before others are looked after
 
@@ -57,6 +58,7 @@ class Listener:
 
     Args:
         port: the data port; 0 for any free one.
+        hosts: the only addresses of this machine to listen on; all if empty.
         most_half_open: silent connections kept at most.
         patience_s: how long a connection may take to say its first bytes.
 
@@ -65,10 +67,15 @@ class Listener:
     """
 
     def __init__(
-        self, port: int = 0, *, most_half_open: int = 256, patience_s: float = 3.0
+        self,
+        port: int = 0,
+        hosts: Sequence[str] = (),
+        *,
+        most_half_open: int = 256,
+        patience_s: float = 3.0,
     ) -> None:
         self.most_half_open, self.patience_s = most_half_open, patience_s
-        self._servers = _listening(port)
+        self._servers = _listening(port, hosts)
         self.port: int = self._servers[0].getsockname()[1]
         self.refused = 0  # connections that did not say a known token
         self._half_open: dict[socket.socket, _HalfOpen] = {}
@@ -86,6 +93,8 @@ class Listener:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
+        for server in self._servers:
+            woken(server)
         self._thread.join()
         for sock in [*self._servers, *self._half_open]:
             sock.close()
@@ -119,9 +128,7 @@ class Listener:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            ready = self._selector.select(0.2)
-            # Newcomers last: they push out who has not said, or not been heard, yet.
-            for key, _ in sorted(ready, key=lambda at: at[0].fileobj in self._servers):
+            for key, _ in self._selector.select(0.2):
                 sock = key.fileobj
                 if sock in self._servers and isinstance(sock, socket.socket):
                     self._accept(sock)
@@ -136,12 +143,12 @@ class Listener:
             except BlockingIOError:
                 return
             except OSError:  # gone again, or no descriptor is left
-                self._drop_oldest()
+                self._make_room()
                 self._stop.wait(SCARCE_S)
                 return
             sock.setblocking(False)
             if len(self._half_open) >= self.most_half_open:
-                self._drop_oldest()
+                self._make_room()
             self._half_open[sock] = _HalfOpen(time.monotonic())
             self._selector.register(sock, selectors.EVENT_READ)
 
@@ -194,9 +201,13 @@ class Listener:
                 return
             self._drop(sock)
 
-    def _drop_oldest(self) -> None:
-        if self._half_open:
-            self._drop(next(iter(self._half_open)))
+    def _make_room(self) -> None:
+        """Drop the oldest that has not said its token."""
+        oldest = next(iter(self._half_open), None)
+        if oldest is not None:
+            self._read(oldest)  # it may have said it just now
+            if oldest in self._half_open:
+                self._drop(oldest)
 
     def _drop(self, sock: socket.socket) -> None:
         self.refused += 1
@@ -205,19 +216,24 @@ class Listener:
         dropped(sock)
 
 
-def _listening(port: int) -> list[socket.socket]:
-    """Return a socket a family on one port; without IPv6 where there is none."""
-    try:
-        socket.create_server(("", port)).close()  # a shared bind would hide a rival
-        first = bound(socket.AF_INET, port)
-        first.listen(128)
-    except OSError as error:
-        raise ConfigError(
-            f"data port {port} cannot be used: {error.strerror}; choose another"
-        ) from error
-    try:
-        second = bound(socket.AF_INET6, first.getsockname()[1])
-        second.listen(128)
-    except OSError:
-        return [first]
-    return [first, second]
+def _listening(port: int, hosts: Sequence[str]) -> list[socket.socket]:
+    """Return a socket for each of ``hosts``, or else for each family, on one port."""
+    servers: list[socket.socket] = []
+    for host in hosts or ("", ANY6):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            # A shared bind would hide a rival.
+            socket.create_server((host, port), family=family).close()
+            servers.append(bound(family, port, host))
+            servers[-1].listen(BACKLOG)
+        except OSError as error:
+            if servers and not hosts:
+                return servers  # this machine has no IPv6
+            for server in servers:
+                server.close()
+            raise ConfigError(
+                f"data port {port} cannot be used{f' on {host}' if hosts else ''}: "
+                f"{error.strerror}; choose another"
+            ) from error
+        port = servers[0].getsockname()[1]
+    return servers

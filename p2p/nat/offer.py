@@ -27,6 +27,7 @@ MAX_CERTIFICATE_BYTES = 2048
 MAX_OFFER_BYTES = 4096
 MOST_SPLICES = 3
 _MAX_RELAY_BYTES = 256
+_DIRECT_ONLY, _BESIDE = 1, 2  # flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Offer:
         nat: the kind of NAT this side believes it is behind.
         splices: relays that would join the two, with leave for this token.
         direct_only: this side wants nothing that goes through a relay.
+        beside: this side wants one more channel, beside a direct one.
     """
 
     token: bytes
@@ -48,12 +50,14 @@ class Offer:
     nat: Nat = Nat.UNKNOWN
     splices: tuple[Splice, ...] = ()
     direct_only: bool = False
+    beside: bool = False
 
 
 def encode_offer(offer: Offer) -> bytes:
     """Return the bytes of ``offer``."""
+    flags = offer.direct_only * _DIRECT_ONLY | offer.beside * _BESIDE
     parts = [
-        bytes([FORM]) + offer.token + bytes([offer.nat.value, offer.direct_only]),
+        bytes([FORM]) + offer.token + bytes([offer.nat.value, flags]),
         varint(len(offer.candidates)),
         *map(encode_candidate, offer.candidates),
         varint(len(offer.certificate)) + offer.certificate,
@@ -81,7 +85,8 @@ def read_offer(data: bytes) -> Offer:
     candidates = tuple(read_candidate(reader) for _ in range(reader.varint(MOST)))
     certificate = bytes(reader.take(reader.varint(MAX_CERTIFICATE_BYTES)))
     splices = tuple(_read_splice(reader) for _ in range(reader.varint(MOST_SPLICES)))
-    offer = Offer(token, certificate, candidates, nat, splices, bool(flags))
+    told = (bool(flags & _DIRECT_ONLY), bool(flags & _BESIDE))
+    offer = Offer(token, certificate, candidates, nat, splices, *told)
     if not certificate or encode_offer(offer) != data:
         raise ProtocolError("not an offer in the one form that the encoder writes")
     return offer

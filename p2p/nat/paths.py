@@ -4,7 +4,8 @@ For every peer in the book: the transport first, at its direct addresses, then t
 relays; then a data channel, direct or else spliced. What is lost is dialled again for
 ever, with growing pauses; what is relayed is replaced by what is direct when that
 becomes possible. No peer is tried more than ``a_minute`` times within a minute, and
-no more than ``parallel`` peers at a time.
+no more than ``parallel`` peers at a time. What only repeats a failure may not use all
+of that: a machine that starts before its network has tries left when that comes.
 """
 
 import random
@@ -19,6 +20,7 @@ from p2p.nat.effects import (
     Dial,
     Dialled,
     Here,
+    Narrow,
     NatEvent,
     NotDialled,
     NotOpened,
@@ -27,7 +29,7 @@ from p2p.nat.effects import (
     Unwanted,
     UpBy,
 )
-from p2p.nat.roads import Attempt, Goal, Road
+from p2p.nat.roads import OPENING, Attempt, Goal, Road
 
 Wish = Dial | Open | Note | Wake
 
@@ -36,6 +38,7 @@ _GIVEN_UP_S = 60.0  # an attempt that nobody answers for so long has failed
 _SECOND_S = 2.0  # how long the greater id leaves the beginning to the smaller
 _UPGRADE_S = 30.0
 _MINUTE_S = 60.0
+_FOR_NEWS = 0.4  # of a minute's attempts, kept for peers of whom there is news
 
 
 @dataclass
@@ -58,6 +61,7 @@ class Paths:
     a_minute: int = 10
     most: int = 1024
     here: Here | None = None
+    _here_s: float = 0.0
     _roads: dict[PeerId, Road] = field(default_factory=dict)
 
     def step(self, now_s: float, event: NatEvent) -> Sequence[Wish]:
@@ -102,6 +106,8 @@ class Paths:
                 self._control(now_s, event)
             case Opened() | NotOpened() | Closed():
                 self._data(now_s, event)
+            case Narrow(peer) if peer in self._roads:
+                self._roads[peer].narrow = True
             case _:
                 pass
         return []
@@ -144,6 +150,7 @@ class Paths:
         moved = self.here is not None and self.here != here
         self.here = here
         if moved:
+            self._here_s = now_s
             for road in self._roads.values():
                 road.renew(now_s, self._spread)
 
@@ -186,27 +193,36 @@ class Paths:
         if isinstance(event, NotOpened):
             self._failed(road, now_s, event.ticket, event.why)
         elif isinstance(event, Opened):
-            self._ended(road, event.ticket)
+            tried = self._ended(road, event.ticket)
+            if event.beside and road.channel is not None:
+                return
             road.channel, road.why = event, ""
             wait_s = _UPGRADE_S * self.rng.uniform(0.5, 1.5)
-            road.rest(Goal.UPGRADE, now_s, wait_s)
+            soon = tried is not None and self._outdated(tried)
+            road.rest(Goal.UPGRADE, now_s, self._spread() if soon else wait_s)
         else:
             road.channel, road.why = None, event.why
             turn_s = 0.0 if road.first else _SECOND_S
             road.rest(Goal.OPEN, now_s, turn_s + self._spread())
         self._forget_idle(event.peer)
 
-    def _ended(self, road: Road, ticket: Ticket) -> Goal | None:
-        """Return what the attempt was for, if it is the one under way."""
+    def _ended(self, road: Road, ticket: Ticket) -> Attempt | None:
+        """Return the attempt that is over, if it is the one under way."""
         if road.attempt is None or road.attempt.ticket != ticket:
             return None
-        goal, road.attempt = road.attempt.goal, None
-        return goal
+        attempt, road.attempt = road.attempt, None
+        return attempt
 
     def _failed(self, road: Road, now_s: float, ticket: Ticket, why: str) -> None:
-        goal = self._ended(road, ticket)
-        if goal is not None:
-            road.failed(goal, now_s, self.rng, why)
+        attempt = self._ended(road, ticket)
+        if attempt is not None:
+            road.failed(attempt.goal, now_s, self.rng, why)
+            if self._outdated(attempt):
+                road.rest(attempt.goal, now_s, self._spread())
+
+    def _outdated(self, attempt: Attempt) -> bool:
+        """Return whether it began where we were before: another may do better."""
+        return attempt.since_s < self._here_s
 
     def _attempts(self, now_s: float) -> list[Wish]:
         """Begin what is due, as long as hands are free; the longest due first."""
@@ -224,21 +240,25 @@ class Paths:
     def _plan(self, road: Road, now_s: float) -> tuple[float, Goal] | None:
         """Return the next step for ``road``, no earlier than its budget allows."""
         plan = road.plan()
-        if plan is None or (plan[1] in (Goal.OPEN, Goal.UPGRADE) and not self.here):
+        if plan is None or (plan[1] in OPENING and not self.here):
             return None
         while road.recent and road.recent[0] + _MINUTE_S <= now_s:
             road.recent.popleft()
-        full = len(road.recent) >= self.a_minute
-        return max(plan[0], road.recent[0] + _MINUTE_S if full else 0.0), plan[1]
+        again = bool(road.fails.get(plan[1]))
+        most = self.a_minute - int(self.a_minute * _FOR_NEWS) * again
+        over = len(road.recent) - most
+        free_s = road.recent[over] + _MINUTE_S if over >= 0 else 0.0
+        return max(plan[0], free_s), plan[1]
 
     def _begin(self, road: Road, now_s: float) -> Dial | Open:
         plan = road.plan()
         assert plan is not None  # noqa: S101 - the caller has just seen one
         goal, ticket = plan[1], next(self.tickets)
-        road.attempt = Attempt(goal, ticket, now_s)
+        road.attempt, road.narrow = Attempt(goal, ticket, now_s), False
         road.recent.append(now_s)
-        if goal in (Goal.OPEN, Goal.UPGRADE):
-            return Open(road.peer, ticket, direct_only=goal is Goal.UPGRADE)
+        if goal in OPENING:
+            beside = goal is Goal.WIDER
+            return Open(road.peer, ticket, goal is not Goal.OPEN, beside)
         return Dial(road.peer, road.of(goal), ticket)
 
     def _give_up(self, now_s: float) -> None:

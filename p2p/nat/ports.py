@@ -7,7 +7,9 @@ from typing import Any
 from p2p.nat.addresses import Address
 
 SCARCE_S = 0.05  # pause when no descriptor is left, in which others may be closed
-_ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # noqa: S104 - every way in
+BACKLOG = 1024  # who comes in a crowd is not to wait a second for the next try
+ANY4, ANY6 = "0.0.0.0", "::"  # noqa: S104 - every way in
+_ANY = {socket.AF_INET: ANY4, socket.AF_INET6: ANY6}
 _RESET = b"\x01\0\0\0\0\0\0\0"  # linger for no time: close with a reset
 
 
@@ -16,8 +18,13 @@ def family_of(address: Address) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address.host else socket.AF_INET
 
 
-def bound(family: socket.AddressFamily, port: int) -> socket.socket:
+def bound(family: socket.AddressFamily, port: int, host: str = "") -> socket.socket:
     """Return a non-blocking TCP socket bound to ``port``, which others may share.
+
+    Args:
+        family: of the Internet protocol.
+        port: the port.
+        host: the only address of this machine to use; all of them if empty.
 
     Raises:
         OSError: the port belongs to another program.
@@ -29,7 +36,7 @@ def bound(family: socket.AddressFamily, port: int) -> socket.socket:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((_ANY[family], port))
+        sock.bind((host or _ANY[family], port))
     except OSError:
         sock.close()
         raise
@@ -52,6 +59,12 @@ def dropped(sock: socket.socket) -> None:
     with suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     sock.close()
+
+
+def woken(server: socket.socket) -> None:
+    """Let the thread that waits for connections of ``server`` look up, at its end."""
+    with suppress(OSError):
+        server.shutdown(socket.SHUT_RDWR)
 
 
 def remote(sock: socket.socket) -> Address | None:

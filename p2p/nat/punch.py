@@ -136,7 +136,8 @@ class _Race:
         for target in [t for t in self.idle if t.next_s <= now_s and t.tries]:
             target.tries -= 1
             try:
-                sock = dial(target, self.port)
+                # From the data port there is a connection to this place already.
+                sock = dial(target, 0 if self.punch.beside else self.port)
             except OSError as error:
                 self._again(target, now_s, error)
                 continue

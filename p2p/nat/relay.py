@@ -13,57 +13,25 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fedcore.errors import ProtocolError
 from p2p.nat.addresses import Address
 from p2p.nat.circuit import READ, Circuit
 from p2p.nat.grants import KNOCK_BYTES, PAIRED, Ticket, Warden, read_knock
-from p2p.nat.ports import SCARCE_S, address_of, dropped, family_of, kept_alive
+from p2p.nat.ports import (
+    BACKLOG,
+    SCARCE_S,
+    address_of,
+    dropped,
+    family_of,
+    kept_alive,
+    woken,
+)
+from p2p.nat.quota import Quota, Tally
 
 _AT_ONCE = 64
 _SWEEP_S = 0.2
-
-
-@dataclass(frozen=True)
-class Quota:
-    """What a relay gives at most.
-
-    Attributes:
-        circuits: joined pairs at a time.
-        circuits_of_peer: of them, paid for by one peer's grant.
-        waiting: connections that are silent, or whose other end is missing.
-        knock_s: longest time to show a ticket.
-        waiting_s: longest wait for the other end.
-        circuit_bytes: through one circuit, both directions.
-        circuit_s: longest life of a circuit.
-        idle_s: longest life of a circuit that moves nothing.
-        peer_bytes: through one peer's circuits within ``period_s``.
-        period_s: after which ``peer_bytes`` is given anew.
-    """
-
-    circuits: int = 128
-    circuits_of_peer: int = 16
-    waiting: int = 256
-    knock_s: float = 3.0
-    waiting_s: float = 15.0
-    circuit_bytes: int = 1 << 36
-    circuit_s: float = 86_400.0
-    idle_s: float = 300.0
-    peer_bytes: int = 1 << 38
-    period_s: float = 86_400.0
-
-
-@dataclass
-class Tally:
-    """What a relay has done. ``ended`` and ``refused`` count by reason."""
-
-    opened: int = 0
-    circuits: int = 0
-    waiting: int = 0
-    bytes: int = 0
-    ended: Counter[str] = field(default_factory=Counter)
-    refused: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass
@@ -97,7 +65,9 @@ class SpliceRelay:
     ) -> None:
         self.warden, self.quota, self.wall = warden, quota or Quota(), wall
         family = family_of(Address(host, port))
-        self._server = socket.create_server((host, port), family=family, backlog=128)
+        self._server = socket.create_server(
+            (host, port), family=family, backlog=BACKLOG
+        )
         self._server.setblocking(False)
         self.address = address_of(self._server.getsockname())
         self._tally = Tally()
@@ -117,6 +87,7 @@ class SpliceRelay:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
+        woken(self._server)
         self._thread.join()
         for circuit in list(self._circuits):
             self._end(circuit, "relay stopped")
@@ -155,11 +126,11 @@ class SpliceRelay:
             except BlockingIOError:
                 return
             except OSError:  # gone again, or no descriptor is left
-                self._refuse_oldest()
+                self._make_room(now_s)
                 self._stop.wait(SCARCE_S)
                 return
             if len(self._guests) >= self.quota.waiting:
-                self._refuse_oldest()
+                self._make_room(now_s)
             sock.setblocking(False)
             self._guests[sock] = _Guest(now_s)
             self._selector.register(sock, READ)
@@ -282,11 +253,18 @@ class SpliceRelay:
         self._tally.ended[why] += 1
         circuit.close(self._selector)
 
-    def _refuse_oldest(self) -> None:
-        silent = (s for s, guest in self._guests.items() if guest.ticket is None)
-        oldest = next(silent, next(iter(self._guests), None))
-        if oldest is not None:
-            self._refuse(oldest, "too many")
+    def _make_room(self, now_s: float) -> None:
+        """Refuse the oldest that has said nothing, else the oldest of all."""
+        for sock in [s for s, guest in self._guests.items() if guest.ticket is None]:
+            self._listen_to(sock, now_s)  # it may have said it just now
+            guest = self._guests.get(sock)
+            if guest is None:
+                return
+            if guest.ticket is None:
+                self._refuse(sock, "too many")
+                return
+        if self._guests:
+            self._refuse(next(iter(self._guests)), "too many")
 
     def _refuse(self, sock: socket.socket, why: str, word: bytes = b"") -> None:
         guest = self._guests.pop(sock)

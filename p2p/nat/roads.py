@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from fedcore.names import PeerId
+from p2p.circuit import is_circuit
 from p2p.machine import Ticket
 from p2p.nat.effects import Opened
-
-CIRCUIT = "/p2p-circuit"
 
 
 class Goal(Enum):
@@ -26,6 +25,7 @@ class Goal(Enum):
     OPEN = "a channel"
     CLOSER = "direct control in place of relayed"
     UPGRADE = "a direct channel in place of a spliced one"
+    WIDER = "one more channel beside a direct one"
 
 
 PAUSES = {  # the first and the longest pause after failures, in seconds
@@ -34,7 +34,11 @@ PAUSES = {  # the first and the longest pause after failures, in seconds
     Goal.OPEN: (3.0, 300.0),
     Goal.CLOSER: (30.0, 900.0),
     Goal.UPGRADE: (30.0, 900.0),
+    Goal.WIDER: (30.0, 900.0),
 }
+
+
+OPENING = (Goal.OPEN, Goal.UPGRADE, Goal.WIDER)  # a channel
 
 
 @dataclass
@@ -60,6 +64,7 @@ class Road:
         attempt: what is under way.
         recent: when the attempts of the last minute began.
         why: what went wrong last, in words.
+        narrow: whether one more channel is wanted beside a direct one.
     """
 
     peer: PeerId
@@ -74,11 +79,20 @@ class Road:
     fails: dict[Goal, int] = field(default_factory=dict)
     due_s: dict[Goal, float] = field(default_factory=dict)
     why: str = ""
+    narrow: bool = False
 
     def plan(self) -> tuple[float, Goal] | None:
         """Return when to try what next; None if nothing is left to be wished."""
+        if self._at_its_best():
+            return None
         plans = [(self.due_s.get(goal, 0.0), goal) for goal in self._goals()]
         return min(plans, key=lambda plan: plan[0], default=None)
+
+    def _at_its_best(self) -> bool:
+        """Return whether there is nothing to wish, as for most roads at most times."""
+        channel = self.channel
+        direct = channel is not None and channel.relay is self.relay is None
+        return direct and self.up and not self.narrow
 
     def _goals(self) -> list[Goal]:
         """Return what is worth trying; the first of equally due ones comes first."""
@@ -92,6 +106,8 @@ class Road:
             goals.append(Goal.OPEN)
         elif self.channel.relay is not None:
             goals.append(Goal.UPGRADE)
+        elif self.narrow:
+            goals.append(Goal.WIDER)
         if self.up and self.relay is not None and self.of(Goal.CLOSER):
             goals.append(Goal.CLOSER)
         return goals
@@ -99,7 +115,7 @@ class Road:
     def of(self, goal: Goal) -> tuple[str, ...]:
         """Return the addresses for ``goal``."""
         through = goal is Goal.CIRCUIT
-        return tuple(a for a in self.addresses if (CIRCUIT in a) is through)
+        return tuple(a for a in self.addresses if is_circuit(a) is through)
 
     def failed(self, goal: Goal, now_s: float, rng: random.Random, why: str) -> None:
         """Note that an attempt failed; the next one waits longer."""

@@ -18,7 +18,16 @@ from dataclasses import dataclass, field
 from fedcore.errors import ProtocolError
 from fedcore.wire import Reader
 from p2p.nat.addresses import Address, encode_address, read_address
-from p2p.nat.ports import SCARCE_S, address_of, bound, dropped, family_of, kept_alive
+from p2p.nat.ports import (
+    BACKLOG,
+    SCARCE_S,
+    address_of,
+    bound,
+    dropped,
+    family_of,
+    kept_alive,
+    woken,
+)
 
 MAGIC = b"FCw1"
 _SIZES = {4: 11, 16: 23}  # by the first byte of the address: bytes of an answer
@@ -69,7 +78,9 @@ class WhoamiService:
     ) -> None:
         self.most, self.most_of_host = most, most_of_host
         family = family_of(Address(host, port))
-        self._server = socket.create_server((host, port), family=family, backlog=128)
+        self._server = socket.create_server(
+            (host, port), family=family, backlog=BACKLOG
+        )
         self._server.setblocking(False)
         self.address = address_of(self._server.getsockname())
         self._open: dict[socket.socket, str] = {}
@@ -85,6 +96,7 @@ class WhoamiService:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
+        woken(self._server)
         self._thread.join()
         for sock in [self._server, *self._open]:
             sock.close()

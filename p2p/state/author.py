@@ -25,8 +25,9 @@ from fedcore.errors import ConfigError
 from fedcore.names import PeerId
 from p2p.identity.keys import Key
 from p2p.identity.openings import open_subkey
-from p2p.state.chain import LOG_BYTES, LOG_ENTRIES, Entry, Kind, check_form
-from p2p.state.logs import Logs, News, Pen
+from p2p.state.chain import LOG_BYTES, LOG_ENTRIES, WRITERS, Entry, Kind, check_form
+from p2p.state.held import News, Pen
+from p2p.state.logs import Logs
 from p2p.state.said import MAY
 
 ENOUGH = 5  # peers that were asked; more know no better
@@ -70,7 +71,8 @@ class Author:
     def pen(self) -> Pen:
         """The log to go on with: the newest that is not closed, if there is one."""
         whole = [pen for pen in self.pens if not self._closed(pen)]
-        return whole[-1] if whole else self.pens[-1]
+        seated = [pen for pen in whole if self.logs.bound(pen.writer) != 0]
+        return (seated or whole or self.pens)[-1]
 
     @property
     def ready(self) -> bool:
@@ -104,13 +106,27 @@ class Author:
             )
 
     def prepare(self) -> list[News]:
-        """Make ready: begin another log if need be; return its opening, added."""
-        return [] if self.ready else self._another()
+        """Make ready: begin another log if need be; return its opening, added.
+
+        Raises:
+            ConfigError: the network is full, and no log of ours has a seat in it.
+        """
+        mine = {pen.writer: self.logs.bound(pen.writer) for pen in self.pens}
+        full = any(mine[writer] == 0 for writer in self.safe)
+        said = [] if self.ready or full else self._another()
+        if not self.ready or self.logs.bound(self.pen.writer) == 0:
+            raise ConfigError(
+                f"the network is full: of {WRITERS} seats for logs none is left for "
+                "this peer; ask an admin to send away who floods it, or for an invite "
+                "of your own"
+            )
+        return said
 
     def write(self, entries: Sequence[Entry]) -> list[News]:
         """Return ``entries`` signed and added to the logs, not yet committed.
 
         Raises:
+            ConfigError: the network is full.
             ProtocolError: one is too long, or an opening, or our log is full; nothing
                 is written.
         """
@@ -128,6 +144,7 @@ class Author:
         opening = open_subkey(self.opening, self.key, key, self.wall())
         self.logs.store.keep_key(key.seed, opening)
         self.pens.append(Pen(key, self.logs.openings(opening)))
+        self.logs.keep(key.peer)
         return self._trust(self.pens[-1], opening)
 
     def _trust(self, pen: Pen, opening: bytes = b"") -> list[News]:

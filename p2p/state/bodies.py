@@ -7,14 +7,15 @@ number counts, and of equal numbers the one of the greater writer.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from fedcore.errors import ProtocolError
 from fedcore.names import PeerId, shown
 from fedcore.wire import Reader, check_name, signed, text, varint
 from p2p.identity.removals import Removal, read_removal
-from p2p.state.chain import Entry, Kind
+from p2p.state.chain import HASH_BYTES, Entry, Kind
 
 MAX_LAMPORT = 1 << 48
 MAX_SCORE = 1_000_000
@@ -125,15 +126,24 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Something to be added to a counter. Kind COUNT."""
+    """Something to be added to a counter. Kind COUNT.
+
+    Attributes:
+        origin: the link of the entry that first said it, if that was cut off a log of
+            the same peer: copies of a disk may say it again, and it counts once. Empty
+            if this is the first.
+    """
 
     name: str
     amount: int
+    origin: bytes = b""
 
     def encode(self) -> bytes:
         """Return the body."""
         _within(abs(self.amount), MAX_SIZE)
-        return _name(self.name) + signed(self.amount)
+        if len(self.origin) not in (0, HASH_BYTES):
+            raise ProtocolError(f"{len(self.origin)} bytes are no link")
+        return _name(self.name) + signed(self.amount) + self.origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +198,16 @@ def read_as(kind_of: type[B], entry: Entry) -> B:
     return body
 
 
+def said_again(entry: Entry, link: bytes) -> Entry:
+    """Return ``entry``, cut off where it had this link, as another log is to say it."""
+    if entry.kind == Kind.COUNT:
+        with suppress(ProtocolError):
+            body = read_as(Count, entry)
+            again = replace(body, origin=body.origin or link)
+            return Entry(Kind.COUNT, again.encode())
+    return entry
+
+
 def _within(value: int, limit: int) -> int:
     if type(value) is not int or not 0 <= value <= limit:
         raise ProtocolError(f"{shown(value)} is not in 0 .. {limit}")
@@ -236,6 +256,8 @@ _READERS: dict[Kind, Callable[[Reader], Any]] = {
     Kind.FACT: lambda reader: RunFact(_read_name(reader), _rest(reader)),
     Kind.CHECKPOINT: _read_checkpoint,
     Kind.SCORE: _read_score,
-    Kind.COUNT: lambda reader: Count(_read_name(reader), reader.signed()),
+    Kind.COUNT: lambda reader: Count(
+        _read_name(reader), reader.signed(), _rest(reader)
+    ),
     Kind.NOTE: lambda reader: Note(_read_name(reader), _rest(reader)),
 }

@@ -12,7 +12,6 @@ from fedcore.names import PeerId
 from p2p.identity.openings import Opening
 from p2p.state.chain import (
     TAG_BYTES,
-    WRITERS,
     Entry,
     Tip,
     check_form,
@@ -20,7 +19,8 @@ from p2p.state.chain import (
     next_link,
 )
 from p2p.state.encoding import Item
-from p2p.state.logs import Logs, News
+from p2p.state.held import News
+from p2p.state.logs import Logs
 from p2p.state.segments import BRANCH_DIGESTS, Branch, Segment
 from p2p.state.store import Row
 
@@ -46,7 +46,7 @@ Judged = News | Doubt | Gap
 def check(logs: Logs, segments: Sequence[Segment]) -> list[Judged]:
     """Return what ``segments``, in this order, would add to ``logs``.
 
-    Writers for whom there is no room are passed over, and the others go on: a crowd
+    Writers of whom we take no more are passed over, and the others go on: a crowd
     must not keep members apart.
 
     Raises:
@@ -55,23 +55,16 @@ def check(logs: Logs, segments: Sequence[Segment]) -> list[Judged]:
     """
     found: list[Judged] = []
     last: dict[PeerId, News] = {}
-    fresh = 0  # writers that are new to us
     for segment in segments:
         writer = segment.writer
-        if writer not in last and not has_room(logs, writer, fresh):
+        if writer not in last and not logs.takes(writer):
             continue
         new = _judged(logs, segment, last.get(writer))
         if isinstance(new, News):
-            fresh += writer not in last and writer not in logs.by_writer
             last[writer] = new
         if new is not None:
             found.append(new)
     return found
-
-
-def has_room(logs: Logs, writer: PeerId, others: int = 0) -> bool:
-    """Return whether ``writer`` has a place, besides so many ``others`` to come."""
-    return writer in logs.by_writer or len(logs.by_writer) + others < WRITERS
 
 
 def _judged(

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from fedcore.errors import ProtocolError
 from fedcore.names import PeerId
 from p2p.identity.keys import SIGNATURE_BYTES
-from p2p.state.chain import HASH_BYTES, TAG_BYTES, first_link
-from p2p.state.checking import Doubt, has_room
+from p2p.state.chain import HASH_BYTES, TAG_BYTES, WRITERS, first_link
+from p2p.state.checking import Doubt
 from p2p.state.encoding import Item, put_fork
+from p2p.state.held import News as Added
 from p2p.state.logs import Logs
-from p2p.state.logs import News as Added
 from p2p.state.messages import (
     MESSAGE_BYTES,
     Links,
@@ -52,8 +52,9 @@ def sync_of(logs: Logs, shared: bytes | None) -> Sync:
     root = logs.root()
     logs.changes.pin(root)
     changed = logs.changes.since(shared) if shared else None
-    if changed is None:
-        return Sync(root, None, [logs.item(w) for w in sorted(logs.by_writer)])
+    if changed is None or len(changed) > WRITERS:
+        whole = [logs.item(writer) for writer in logs.writers()]
+        return Sync(root, None, whole[:WRITERS])
     return Sync(root, shared, [logs.item(w) for w in sorted(changed)])
 
 
@@ -81,7 +82,7 @@ def compared(
             found.doubts.append(Doubt(writer, their.length))
         if _is_ahead(our, their):
             found.give.append(their)
-        if has_room(logs, writer) and _is_ahead(their, our):
+        if _is_ahead(their, our) and logs.takes(writer):
             found.want.append(their)
     return found
 
@@ -93,7 +94,7 @@ def nothing(logs: Logs, writer: PeerId) -> Item:
 
 def wanted(logs: Logs, items: Iterable[Item]) -> list[Item]:
     """Return how far we know those of whom others, at ``items``, still know more."""
-    ours = [(logs.item(i.writer), i) for i in items if has_room(logs, i.writer)]
+    ours = [(logs.item(i.writer), i) for i in items if logs.takes(i.writer)]
     return [our for our, their in ours if _is_ahead(their, our)]
 
 

@@ -11,8 +11,10 @@ Torch is loaded when the first model is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from fedcore.errors import ConfigError, FactError, ProtocolError
@@ -20,10 +22,14 @@ from fedcore.names import PeerId
 from p2p.state.bodies import RunFact, read_as
 from p2p.state.chain import Entry, Kind
 from p2p.state.fold import Fold
+from p2p.state.places import Listed
 from p2p.state.said import Place
 
 if TYPE_CHECKING:
     from fedcore.orderfree import Fact, Model, Origin, Withdrawal
+
+
+WAITS = 300  # for the run of a fact that is to be said again
 
 
 @dataclass
@@ -33,8 +39,19 @@ class _Sum:
     origin: str
     turn: int
     model: Model
+    places: Sequence[Place] = ()
     taken: int = 0
     refused: dict[Place, str] = field(default_factory=dict)
+    withdrawing: set[PeerId] = field(default_factory=set)
+
+    def forget(self, writers: Collection[PeerId]) -> None:
+        """Leave out all that stands in the logs of ``writers``, which withdrew none."""
+        kept = {w: r for w, r in self.model.registers.items() if w not in writers}
+        self.model = replace(self.model, registers=kept)
+        refused = self.refused.items()
+        self.refused = {p: why for p, why in refused if p.writer not in writers}
+        before = self.places[: self.taken]
+        self.taken = sum(place.writer not in writers for place in before)
 
 
 @dataclass
@@ -43,6 +60,7 @@ class Models:
 
     fold: Fold
     _sums: dict[str, _Sum] = field(default_factory=dict)
+    _waited: Counter[str] = field(default_factory=Counter)
 
     def model(self, run: str) -> Model:
         """Return the model of ``run``.
@@ -56,20 +74,37 @@ class Models:
         """Return which facts of ``run`` were passed over, and why."""
         return dict(self._sum(run).refused)
 
-    def renewed(self, entries: Sequence[Entry], writer: PeerId) -> list[Entry]:
+    def renewed(
+        self, entries: Sequence[Entry], writer: PeerId
+    ) -> tuple[list[Entry], int]:
         """Return ``entries`` of a log of ours as another log of ours, ``writer``, says.
 
         Facts are numbered anew. One that never counted is left out, and so is an
-        opening.
+        opening. A fact of a run that is not known yet waits, with all that follow it:
+        ask again later. After many times it waits no more, and is left out.
+
+        Returns:
+            The entries, and how many of those given are dealt with.
         """
         models: dict[str, Model] = {}
-        found = []
-        for entry in entries:
+        found: list[Entry] = []
+        for done, entry in enumerate(entries):
+            if entry.kind == Kind.FACT and self._waits(entry):
+                return found, done
             if entry.kind == Kind.FACT:
                 found += self._renewed(entry, writer, models)
             elif entry.kind != Kind.OPENING:
                 found.append(entry)
-        return found
+        return found, len(entries)
+
+    def _waits(self, entry: Entry) -> bool:
+        """Return whether the run of a fact may still become known."""
+        with suppress(ProtocolError):
+            run = read_as(RunFact, entry).run
+            if run not in self.fold.view().runs:
+                self._waited[run] += 1
+                return self._waited[run] <= WAITS
+        return False
 
     def _renewed(
         self, entry: Entry, writer: PeerId, models: dict[str, Model]
@@ -93,14 +128,21 @@ class Models:
         view = self.fold.view()
         if run not in view.runs:
             raise ConfigError(f"no run is called {run!r}")
-        origin, turn = view.runs[run].origin, self.fold.turns
+        origin, places = view.runs[run].origin, view.facts.get(run, Listed((), 0))
         found = self._sums.get(run)
-        if found is None or (found.origin, found.turn) != (origin, turn):
-            found = self._sums[run] = _Sum(origin, turn, begin(read_origin(origin)))
-        places = view.facts.get(run, ())
-        for place in places[found.taken :]:
+        changed = self.fold.changed(found.turn) if found else None
+        if (
+            found is None
+            or found.origin != origin
+            or changed is None
+            or not found.withdrawing.isdisjoint(changed)
+        ):
+            found = self._sums[run] = _Sum(origin, 0, begin(read_origin(origin)))
+            changed = ()
+        for place in _untaken(found, places, frozenset(changed)):
             self._take(found, place)
-        found.taken = len(places)
+        found.turn = self.fold.turns
+        found.places, found.taken = places.places, len(places)
         return found
 
     def _take(self, found: _Sum, place: Place) -> None:
@@ -115,10 +157,27 @@ class Models:
                 if opening is None or opening.role != "admin":
                     raise FactError("signer", place.writer, "only admins withdraw")
                 found.model = apply(found.model, fact)
+                found.withdrawing.add(place.writer)
             else:
                 found.model = apply(found.model, fact, place.writer)
         except ProtocolError as error:
             found.refused[place] = str(error)
+
+
+def _untaken(
+    found: _Sum, places: Listed, changed: Collection[PeerId]
+) -> Sequence[Place]:
+    """Return what of ``places`` is still to be taken; forget what has changed.
+
+    Places of a log that was folded anew stand elsewhere now; those of others are in
+    the order in which they were.
+    """
+    if places.places is found.places:
+        return places[found.taken :]
+    found.forget(changed)
+    others = [place for place in places if place.writer not in changed]
+    anew = [place for place in places if place.writer in changed]
+    return others[found.taken :] + anew
 
 
 def origin_text(origin: Origin) -> str:

@@ -16,161 +16,58 @@ not agree with others' of the same length; then they look for the earlier fork
 
 Nothing is dropped but signatures between marks: every entry stays, at most 2^20
 and 4 GiB a writer. An older value of a register cannot go, because the newer one may
-yet be cut off by a fork or a removal, and then the older counts again.
+yet be cut off by a fork or a removal, and then the older counts again. What is part of
+the state, of all this, is in ``p2p.state.shown``.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from hashlib import sha256
-from struct import Struct
+from collections.abc import Iterable, Iterator, Sequence
 
 from fedcore.errors import StorageError
 from fedcore.names import PeerId
 from fedcore.wire import Reader
-from p2p.identity.keys import Key
-from p2p.identity.openings import Opening
-from p2p.state.chain import (
-    TAG_BYTES,
-    Entry,
-    Tip,
-    digest_of,
-    first_link,
-    raw_of,
-    sign_head,
-)
-from p2p.state.changes import Changes
-from p2p.state.encoding import Item, get_branch, get_fork, put_branch, put_fork
+from p2p.state.bodies import said_again
+from p2p.state.chain import TAG_BYTES, WRITERS, Entry, Tip, digest_of, first_link
+from p2p.state.encoding import get_branch, get_fork, put_branch, put_fork
+from p2p.state.held import Log, News, Pen
 from p2p.state.segments import Branch, Fork, Openings, Segment, ordered
+from p2p.state.shown import Shown
 from p2p.state.store import LogStore, Row, Stored
 
-_SIZES = Struct("<QQ")
+QUOTA_BYTES = 20 * 10**9
 
 
-@dataclass(slots=True)
-class Log:
-    """What is known of one writer.
-
-    Attributes:
-        opening: what let it in; None while the log is empty and not frozen.
-        heads: signatures by position; ``stops`` are these positions, ascending.
-        loose: a head that is not at a mark, and goes when a newer one comes.
-        fork: why the log is frozen.
-        tail: what vouches for the end, if that is not signed.
-    """
-
-    tip: Tip
-    opening: Opening | None = None
-    heads: dict[int, bytes] = field(default_factory=dict)
-    stops: list[int] = field(default_factory=list)
-    loose: int = 0
-    fork: Fork | None = None
-    tail: Branch | None = None
-
-    @property
-    def limit(self) -> int | None:
-        """The most entries it may have; None if it is not frozen."""
-        return self.fork.position - 1 if self.fork else None
-
-
-@dataclass(frozen=True)
-class Pen:
-    """A key that writes a log of ours, and what let it in."""
-
-    key: Key
-    opening: Opening
-
-    @property
-    def writer(self) -> PeerId:
-        """The name of the log."""
-        return self.opening.writer
-
-    def sign(self, network: str, tip: Tip) -> bytes:
-        """Return the signature under ``tip``."""
-        return sign_head(self.key, network, self.writer, tip)
-
-
-@dataclass(frozen=True, slots=True)
-class News:
-    """Entries that have been checked and may be added."""
-
-    writer: PeerId
-    opening: Opening
-    rows: Sequence[Row]
-    before: Tip
-    tip: Tip
-    loose: bool
-    rest: Branch
-
-
-class Logs:
+class Logs(Shown):
     """The logs of one network, by writer; every change goes to the store first."""
 
-    def __init__(self, network: str, store: LogStore, openings: Openings) -> None:
-        self.network, self.store, self.openings = network, store, openings
-        self.changes = Changes()
-        self._root: bytes | None = None
-        self.by_writer = {w: self._loaded(w, s) for w, s in store.load().items()}
+    def __init__(
+        self,
+        network: str,
+        store: LogStore,
+        openings: Openings,
+        own: Iterable[PeerId] = (),
+        quota_bytes: int = QUOTA_BYTES,
+    ) -> None:
+        super().__init__(network, store, quota_bytes)
+        self.openings = openings
+        self.own.update(own)
+        for writer, stored in store.load().items():
+            log = self._loaded(writer, stored)
+            self._settle(writer, log, 0)
+            self._hear(writer, log)
+        self._ruling.stale |= len(self.by_writer) > WRITERS
+        self._rule()
 
-    def root(self) -> bytes:
-        """Return 32 bytes that are equal exactly where the logs are."""
-        if self._root is None:
-            whole = sha256(self.network.encode())
-            for raw, log in sorted((raw_of(w), g) for w, g in self.by_writer.items()):
-                fork = log.fork.position if log.fork else 0
-                sizes = log.tip.length.to_bytes(8, "little") + fork.to_bytes(
-                    8, "little"
-                )
-                whole.update(raw + sizes + log.tip.link)
-            self._root = whole.digest()
-        return self._root
-
-    def tip(self, writer: PeerId) -> Tip:
-        """Return where the log of ``writer`` ends; an empty one begins at h_0."""
-        log = self.by_writer.get(writer)
-        return log.tip if log else Tip(0, first_link(self.network, writer))
-
-    def link(self, writer: PeerId, position: int) -> bytes:
-        """Return the link at ``position``, at most the log's length."""
-        tip = self.tip(writer)
-        if position == tip.length:
-            return tip.link
-        if not position:
-            return first_link(self.network, writer)
-        return self.store.link(writer, position)
-
-    def item(self, writer: PeerId) -> Item:
-        """Return how far we know ``writer``."""
-        tip, log = self.tip(writer), self.by_writer.get(writer)
-        fork = log.fork.position if log and log.fork else 0
-        return Item(writer, tip.length, tip.link[:TAG_BYTES], fork)
-
-    def differs(self, item: Item) -> bool:
-        """Return whether ``item`` is about another log than ours, as far as we know."""
-        if item.length > self.tip(item.writer).length:
-            return False
-        return self.link(item.writer, item.length)[:TAG_BYTES] != item.tag
-
-    def add(self, news: News) -> None:
-        """Add what ``p2p.state.checking`` has found good."""
-        log = self.by_writer.get(news.writer) or Log(news.before)
-        signed = not news.rest.digests
-        heads = {news.tip.length: news.rest.signature} if signed else {}
-        dropped = [log.loose] if log.loose else []
-        before = news.before.length
-        self.store.append(news.writer, before, news.rows, heads, dropped)
-        if not signed:
-            self.store.set_tail(news.writer, put_branch(news.rest))
-        self._changed(news.writer)
-        for position in dropped:
-            del log.heads[position]
-            log.stops.pop()  # the newest, as it is loose
-        log.heads |= heads
-        log.stops += heads
-        log.loose = news.tip.length if news.loose and signed else 0
-        log.tip, log.opening = news.tip, news.opening
-        log.tail = None if signed else news.rest
-        self.by_writer[news.writer] = log
+    def add(self, *news: News) -> list[News]:
+        """Add what ``p2p.state.checking`` has found good; return what had a seat."""
+        fresh = [new for new in news if new.writer not in self.by_writer]
+        seated = self._seated({n.writer: self._empty(n) for n in fresh})
+        taken = [n for n in news if n.writer in seated or n.writer in self.by_writer]
+        for new in taken:
+            self._add(new)
+            self._ruling.hear(new.opening, new.before.length, new.rows)
+        self._rule()
+        return taken
 
     def say(self, pen: Pen, entries: Sequence[Entry]) -> list[News]:
         """Return what ``pen`` adds to its own log, signed, ready for ``add``.
@@ -196,34 +93,45 @@ class Logs:
         return found
 
     def freeze(self, fork: Fork, ours: bool) -> bool:
-        """Take in a fork that was checked; return whether entries were cut off.
+        """Take in a fork that was checked; return whether that changed anything.
 
         Args:
             fork: proof that its writer told two stories.
             ours: what is cut off was said by us, and is to be said again.
         """
-        log = self.by_writer.get(fork.writer) or Log(self.tip(fork.writer))
-        if log.fork and log.fork.position <= fork.position:
+        log = self.by_writer.get(fork.writer)
+        if log is None:
+            log = Log(self.tip(fork.writer), self.openings(fork.opening), fork=fork)
+            if not self._seated({fork.writer: log}):
+                return False
+        elif log.fork and log.fork.position <= fork.position:
             return False
-        limit, length = fork.position - 1, log.tip.length
-        cut = length > limit
+        limit, before = fork.position - 1, log.disk_bytes
         tail, tip = log.tail, log.tip
-        if cut:
+        if tip.length > limit:
             tail, tip = self._cut(fork.writer, log, limit)
-        packed = put_branch(tail) if tail else b""
-        self.store.freeze(fork.writer, tip.length, put_fork(fork), packed, ours)
+        packed, owed = put_branch(tail) if tail else b"", list[Entry]()
+        if ours:
+            gone = self.store.rows(fork.writer, tip.length, log.tip.length)
+            owed = [said_again(entry, link) for entry, link in gone]
+        self.store.freeze(fork.writer, tip.length, put_fork(fork), packed, owed)
         self._changed(fork.writer)
         log.heads = {n: s for n, s in log.heads.items() if n <= limit}
         log.stops = [n for n in log.stops if n <= limit]
         log.loose = log.loose if log.loose <= limit else 0
         log.tip, log.tail, log.fork = tip, tail, fork
         log.opening = log.opening or self.openings(fork.opening)
-        self.by_writer[fork.writer] = log
-        return cut
+        self._settle(fork.writer, log, before)
+        self._ruling.forget(fork.writer, limit)
+        if log.spoilt:  # its seat is free for those who had none
+            self._ruling.turned_away.clear()
+            self._ruling.stale |= bool(self._ruling.unseated)
+        self._rule()
+        return True
 
     def segments(self, writer: PeerId, start: int) -> Iterator[Segment]:
-        """Yield all we have of ``writer`` after ``start``, piece by piece."""
-        while (log := self.by_writer.get(writer)) and start < log.tip.length:
+        """Yield all we show of ``writer`` after ``start``, piece by piece."""
+        while (log := self.by_writer.get(writer)) and start < log.shown.length:
             at = bisect_right(log.stops, start)
             end = log.stops[at] if at < len(log.stops) else log.tip.length
             entries = [entry for entry, _ in self.store.rows(writer, start, end)]
@@ -275,10 +183,28 @@ class Logs:
             raise StorageError("a signature is missing; restore a backup")
         return log.tail
 
-    def _changed(self, writer: PeerId) -> None:
-        known = writer in self.by_writer
-        self.changes.note(writer, self.item(writer) if known else None)
-        self._root = None
+    def _add(self, new: News) -> None:
+        log = self.by_writer.get(new.writer) or self._empty(new)
+        signed = not new.rest.digests
+        heads = {new.tip.length: new.rest.signature} if signed else {}
+        dropped = [log.loose] if log.loose else []
+        before, disk_bytes = new.before.length, log.disk_bytes
+        self.store.append(new.writer, before, new.rows, heads, dropped)
+        if not signed:
+            self.store.set_tail(new.writer, put_branch(new.rest))
+        self._changed(new.writer)
+        for position in dropped:
+            del log.heads[position]
+            log.stops.pop()  # the newest, as it is loose
+        log.heads |= heads
+        log.stops += heads
+        log.loose = new.tip.length if new.loose and signed else 0
+        log.tip, log.opening = new.tip, new.opening
+        log.tail = None if signed else new.rest
+        self._settle(new.writer, log, disk_bytes)
+
+    def _empty(self, new: News) -> Log:
+        return Log(Tip(0, first_link(self.network, new.writer)), new.opening)
 
     def _loaded(self, writer: PeerId, stored: Stored) -> Log:
         fork = get_fork(Reader(stored.fork)) if stored.fork else None

@@ -54,6 +54,10 @@ class Members:
         self.gone.put(said.peer, stamp, said.entry.kind == Kind.LEAVE)
         return body.lamport
 
+    def forget(self, writer: PeerId) -> None:
+        """Forget all that was written in the log of ``writer``."""
+        self.gone.forget(writer)
+
     def view(self, standing: Standing) -> Mapping[PeerId, Member]:
         """Return all members, former ones too, by peer."""
         gone = self.gone.view()

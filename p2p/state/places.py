@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import overload
 
 from fedcore.errors import ProtocolError
+from fedcore.names import PeerId
 from p2p.state.bodies import Note, RunFact, read_body
 from p2p.state.said import Place, Said
 
@@ -45,6 +46,7 @@ class Places:
     """Places of entries by name."""
 
     by_name: dict[str, list[Place]] = field(default_factory=dict)
+    _names: dict[PeerId, set[str]] = field(default_factory=dict)  # by log
 
     def take(self, said: Said) -> int:
         """List an entry; there is no lamport number: return 0."""
@@ -52,9 +54,18 @@ class Places:
         match body:
             case RunFact(name) | Note(name):
                 self.by_name.setdefault(name, []).append(said.place)
+                self._names.setdefault(said.place.writer, set()).add(name)
             case _:
                 raise ProtocolError(f"no list for entries of {said.entry.kind.name}")
         return 0
+
+    def forget(self, writer: PeerId) -> None:
+        """Forget all that was written in the log of ``writer``, in a new list."""
+        for name in self._names.pop(writer, ()):
+            left = [place for place in self.by_name[name] if place.writer != writer]
+            self.by_name[name] = left
+            if not left:
+                del self.by_name[name]
 
     def view(self) -> Mapping[str, Listed]:
         """Return all places by name."""

@@ -69,8 +69,9 @@ def fold(everything: Iterable[Said]) -> Plain:
     for said, body in _of(counted, Checkpoint):
         vouching = checkpoints.setdefault(body.run, {}).setdefault(body, [])
         vouching[:] = sorted({*vouching, said.peer})
+    once = {_origin(said, count): count for said, count in _of(counted, Count)}
     totals: dict[str, int] = {}
-    for _, count in _of(counted, Count):
+    for count in once.values():
         totals[count.name] = totals.get(count.name, 0) + count.amount
     return Plain(
         _status(ordered, cut, gone),
@@ -117,6 +118,11 @@ def _of(counted: Iterable[Said], kind: type[B]) -> list[tuple[Said, B]]:
 
 def _lamport(body: object) -> int:
     return getattr(body, "lamport", 0)
+
+
+def _origin(said: Said, count: Count) -> object:
+    """Return what counts once."""
+    return (count.name, said.peer, count.origin) if count.origin else said.place
 
 
 def _places(named: Iterable[tuple[str, Said]]) -> dict[str, list[Place]]:

@@ -2,9 +2,8 @@
 
 Every ``period_s`` a replica tells a peer, drawn at random, how far it knows every
 writer; that one answers with what is lacking, and asks back for what it lacks itself.
-What we write ourselves is told to a few peers at once. One exchange is under way at a
-time, so that nothing is fetched from two peers; answers are at most 256 KiB, and what
-is left is asked for until both are level.
+What we write ourselves is told to a few peers at once. Answers are at most 256 KiB, and
+what is left is asked for until both are level; see ``p2p.state.talks``.
 
 A fork proves itself; it stays even if the message that brought it is refused.
 """
@@ -13,7 +12,7 @@ import random
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 
-from fedcore.errors import ProtocolError
+from fedcore.errors import ConfigError, ProtocolError
 from fedcore.names import PeerId
 from p2p.identity.keys import Key
 from p2p.identity.openings import check_opening
@@ -36,12 +35,12 @@ from p2p.machine import (
 )
 from p2p.state.author import Author
 from p2p.state.chain import Entry, Kind
-from p2p.state.checking import Doubt, Gap, check, has_room
+from p2p.state.checking import Doubt, Gap, check
 from p2p.state.exchange import NEWS_BYTES, reply_to, segment_of, size_of, sync_of
 from p2p.state.facts import Models
 from p2p.state.fold import Fold, View
+from p2p.state.held import News as Added
 from p2p.state.logs import Logs
-from p2p.state.logs import News as Added
 from p2p.state.messages import (
     Links,
     Message,
@@ -90,7 +89,9 @@ class Replica:
             StorageError: the store cannot be read.
         """
         self._habits = habits or Habits()
-        self.logs = Logs(network, store, partial(check_opening, network=network))
+        openings = partial(check_opening, network=network)
+        own = [key.peer, *(Key(seed).peer for seed, _ in store.own())]
+        self.logs = Logs(network, store, openings, own, self._habits.quota_bytes)
         self.author = Author(self.logs, key, opening, self._habits.fresh_key, wall)
         self.fold = Fold(self.logs)
         self.models = Models(self.fold)
@@ -122,8 +123,8 @@ class Replica:
         return self.logs.root().hex()
 
     def heads(self) -> dict[PeerId, tuple[int, str]]:
-        """Return the length and the last link, in hex, of every log."""
-        tips = {writer: log.tip for writer, log in self.logs.by_writer.items()}
+        """Return the length and the last link, in hex, of what counts of every log."""
+        tips = {writer: log.shown for writer, log in self.logs.by_writer.items()}
         return {writer: (tip.length, tip.link.hex()) for writer, tip in tips.items()}
 
     def write(self, said: Sequence[tuple[Kind, bytes]]) -> Sequence[Effect]:
@@ -142,6 +143,9 @@ class Replica:
         return self._spread(News(self.logs.root(), (), list(map(segment_of, added))))
 
     def step(self, now_s: float, event: Event) -> Sequence[Effect]:
+        self._talks.now_s = now_s
+        if isinstance(event, Told | Asked | Answered):
+            self._talks.mute.discard(event.peer)
         effects = self._stepped(now_s, event)
         unsaid, self._unsaid = self._unsaid, []
         return [*unsaid, *effects, *self._talks.next()]
@@ -158,16 +162,18 @@ class Replica:
                 return self._answer(peer, decode(body), ticket)
             case Answered(peer, ticket, body):
                 return self._answered(peer, ticket, body)
-            case Failed(_, ticket):
+            case Failed(peer, ticket, lost):
                 self._over(ticket)
+                if lost and peer in self._talks.peers:
+                    self._talks.mute.add(peer)
             case Woken():
                 return self._woken(now_s)
         return []
 
     def _woken(self, now_s: float) -> list[Effect]:
+        self._repeat()
         self._store.commit()
-        if self._talks.peers:
-            self._talks.greet(self._rng.choice(sorted(self._talks.peers)))
+        self._talks.greet_any()
         return [Wake(now_s + self._habits.period_s * self._rng.uniform(0.75, 1.25))]
 
     def _told(self, peer: PeerId, message: Message) -> list[Effect]:
@@ -233,9 +239,7 @@ class Replica:
             fork.check(self.logs.network, self.logs.openings)
         self._unsaid += self._froze(news.forks)
         judged = check(self.logs, news.segments)
-        for new in (added := [one for one in judged if isinstance(one, Added)]):
-            self.logs.add(new)
-        self._took(added)
+        self._took(self.logs.add(*(one for one in judged if isinstance(one, Added))))
         self._talks.want(peer, (one.wanted for one in judged if isinstance(one, Gap)))
         if news.root == self.logs.root():
             self._talks.level(peer, news.root)
@@ -262,7 +266,8 @@ class Replica:
 
     def _froze(self, forks: Iterable[Fork]) -> list[Effect]:
         """Freeze logs whose writers told two stories, and tell others."""
-        new = [f for f in sorted(forks, key=lambda f: f.position) if self._freeze(f)]
+        first = sorted(forks, key=lambda fork: fork.position)
+        new = [f for f in first if self.logs.freeze(f, f.writer in self.logs.own)]
         if not new:
             return []
         self._repeat()
@@ -270,23 +275,18 @@ class Replica:
         notes = [Note("fork", fork.words, fork.writer) for fork in new]
         return [*notes, *self._spread(News(self.logs.root(), new))]
 
-    def _freeze(self, fork: Fork) -> bool:
-        old = self.logs.item(fork.writer).fork
-        if 0 < old <= fork.position or not has_room(self.logs, fork.writer):
-            return False
-        if self.logs.freeze(fork, fork.writer in self.author.writers):
-            self.fold.reset()
-        return True
-
     def _repeat(self) -> None:
         """Write again what was cut off from a log of our own."""
         if not (owed := self._store.owed()):
             return
-        self._took(self.author.prepare())
-        entries = self.models.renewed(owed, self.author.pen.writer)
+        try:
+            self._took(self.author.prepare())
+        except ConfigError:  # the network is full; it stays owed
+            return
+        entries, done = self.models.renewed(owed, self.author.pen.writer)
         if entries:
             self._took(self.author.write(entries))
-        self._store.settle(len(owed))
+        self._store.settle(done)
 
     def _spread(self, news: News) -> list[Effect]:
         """Tell a few peers at once, or greet them if it is much."""

@@ -55,6 +55,10 @@ class Scores:
         self.values.put((body.ratee, said.peer), stamp, body.millionths)
         return body.lamport
 
+    def forget(self, writer: PeerId) -> None:
+        """Forget all that was written in the log of ``writer``."""
+        self.values.forget(writer)
+
     def view(self) -> Ratings:
         """Return all scores."""
         by_ratee: dict[PeerId, dict[PeerId, int]] = {}

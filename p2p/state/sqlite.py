@@ -20,6 +20,7 @@ from p2p.state.chain import Entry, Kind
 from p2p.state.store import Row, Stored
 
 FILE = "state.db"
+ROOM, ROOM_BYTES = "room", 1 << 20  # a file that is written to see whether one can
 SCHEMA = 1
 APPLICATION = int.from_bytes(b"FEDS", "big")
 
@@ -59,8 +60,12 @@ class SqliteLogStore:
     _ids: dict[PeerId, int] = field(default_factory=dict, init=False, repr=False)
     _begun: bool = field(default=False, init=False, repr=False)
     _failed: bool = field(default=False, init=False, repr=False)
+    _waiting_bytes: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self._open()
+
+    def _open(self) -> None:
         self._database = self.disk.database(self.name)
         database = self._database
         database.run("PRAGMA locking_mode = EXCLUSIVE")
@@ -123,6 +128,7 @@ class SqliteLogStore:
         for position, (entry, link) in enumerate(rows, start + 1):
             row = (log, position, int(entry.kind), entry.body, link)
             self._change("INSERT INTO entry VALUES (?, ?, ?, ?, ?)", *row)
+            self._waiting_bytes += len(entry.body)
         for position in dropped:
             where = "DELETE FROM head WHERE log = ? AND position = ?"
             self._change(where, log, position)
@@ -131,19 +137,26 @@ class SqliteLogStore:
             self._change(insert, log, position, signature)
 
     def freeze(
-        self, writer: PeerId, length: int, fork: bytes, tail: bytes, owed: bool
+        self,
+        writer: PeerId,
+        length: int,
+        fork: bytes,
+        tail: bytes,
+        owed: Sequence[Entry],
     ) -> None:
         log = self._log(writer)
-        if owed:
-            self._change(
-                "INSERT INTO owed (kind, body) SELECT kind, body FROM entry "
-                "WHERE log = ? AND position > ? ORDER BY position",
-                *(log, length),
-            )
+        for entry in owed:
+            insert = "INSERT INTO owed (kind, body) VALUES (?, ?)"
+            self._change(insert, int(entry.kind), entry.body)
         for table in ("entry", "head"):
             where = f"DELETE FROM {table} WHERE log = ? AND position > ?"  # noqa: S608
             self._change(where, log, length)
         self._change("UPDATE log SET fork = ?, tail = ? WHERE id = ?", fork, tail, log)
+
+    def drop(self, writer: PeerId) -> None:
+        log = self._ids.pop(writer)
+        for table, key in (("entry", "log"), ("head", "log"), ("log", "id")):
+            self._change(f"DELETE FROM {table} WHERE {key} = ?", log)  # noqa: S608
 
     def set_tail(self, writer: PeerId, tail: bytes) -> None:
         self._change("UPDATE log SET tail = ? WHERE id = ?", tail, self._log(writer))
@@ -163,16 +176,27 @@ class SqliteLogStore:
         rows = self._run("SELECT seed, opening FROM own ORDER BY id")
         return [(seed, opening) for seed, opening in rows]
 
-    def commit(self) -> None:
+    def commit(self, least_bytes: int = 0) -> None:
+        if self._waiting_bytes < least_bytes:
+            return
         if self._begun or self._failed:
             self._do("COMMIT")
-        self._begun = False
+        self._begun, self._waiting_bytes = False, 0
 
     def close(self) -> None:
         """Commit, unless a write has failed, and release the file."""
         if not self._failed:
             self.commit()
         self._database.close()
+
+    def reopen(self) -> None:
+        self._database.close()
+        self._begun, self._failed, self._waiting_bytes = False, False, 0
+        self._open()
+
+    def check_room(self) -> None:
+        self.disk.replace(ROOM, bytes(ROOM_BYTES))
+        self.disk.remove(ROOM)
 
     def _run(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         return self._database.run(sql, *values)
@@ -194,7 +218,7 @@ class SqliteLogStore:
     def _log(self, writer: PeerId) -> int:
         """Return the number of the log of ``writer``; make it if there is none."""
         if writer not in self._ids:
-            number = len(self._ids) + 1
+            number = max(self._ids.values(), default=0) + 1
             self._change("INSERT INTO log VALUES (?, ?, x'', x'')", number, writer)
             self._ids[writer] = number
         return self._ids[writer]

@@ -64,12 +64,21 @@ class LogStore(Protocol):
         ...
 
     def freeze(
-        self, writer: PeerId, length: int, fork: bytes, tail: bytes, owed: bool
+        self,
+        writer: PeerId,
+        length: int,
+        fork: bytes,
+        tail: bytes,
+        owed: Sequence[Entry],
     ) -> None:
         """Cut a log at ``length`` and keep why.
 
-        What is cut goes; if ``owed``, it is ours and must be said again elsewhere.
+        What is cut goes; ``owed`` is ours and must be said again elsewhere.
         """
+        ...
+
+    def drop(self, writer: PeerId) -> None:
+        """Let go of a log, as if it had never been."""
         ...
 
     def set_tail(self, writer: PeerId, tail: bytes) -> None:
@@ -92,8 +101,20 @@ class LogStore(Protocol):
         """Return all keys kept and their openings, oldest first."""
         ...
 
-    def commit(self) -> None:
-        """Make everything so far survive a crash."""
+    def commit(self, least_bytes: int = 0) -> None:
+        """Make everything so far survive a crash.
+
+        Args:
+            least_bytes: leave it for later if less waits, as far as that is known.
+        """
+        ...
+
+    def reopen(self) -> None:
+        """Forget what was not committed, as a crash does, and be ready again."""
+        ...
+
+    def check_room(self) -> None:
+        """Raise StorageError unless there is room for a good many entries."""
         ...
 
 
@@ -123,15 +144,23 @@ class _Pages:
         self.stored[writer] = replace(old, length=len(log), size_bytes=size, heads=kept)
 
     def freeze(
-        self, writer: PeerId, length: int, fork: bytes, tail: bytes, owed: bool
+        self,
+        writer: PeerId,
+        length: int,
+        fork: bytes,
+        tail: bytes,
+        owed: Sequence[Entry],
     ) -> None:
         log, old = self.logs.setdefault(writer, []), self.stored.get(writer, Stored())
-        if owed:
-            self.owed += [entry for entry, _ in log[length:]]
+        self.owed += owed
         del log[length:]
         size = sum(len(entry.body) for entry, _ in log)
         heads = {n: s for n, s in old.heads.items() if n <= length}
         self.stored[writer] = Stored(len(log), size, heads, fork, tail)
+
+    def drop(self, writer: PeerId) -> None:
+        self.logs.pop(writer, None)
+        self.stored.pop(writer, None)
 
     def set_tail(self, writer: PeerId, tail: bytes) -> None:
         self.stored[writer] = replace(self.stored[writer], tail=tail)
@@ -170,9 +199,17 @@ class MemoryLogStore:
         self._do("append", writer, start, rows, heads, dropped)
 
     def freeze(
-        self, writer: PeerId, length: int, fork: bytes, tail: bytes, owed: bool
+        self,
+        writer: PeerId,
+        length: int,
+        fork: bytes,
+        tail: bytes,
+        owed: Sequence[Entry],
     ) -> None:
         self._do("freeze", writer, length, fork, tail, owed)
+
+    def drop(self, writer: PeerId) -> None:
+        self._do("drop", writer)
 
     def set_tail(self, writer: PeerId, tail: bytes) -> None:
         self._do("set_tail", writer, tail)
@@ -189,13 +226,20 @@ class MemoryLogStore:
     def own(self) -> list[tuple[bytes, bytes]]:
         return list(self._now.keys)
 
-    def commit(self) -> None:
-        _replayed(self._safe, self._since)
-        self._since = []
+    def commit(self, least_bytes: int = 0) -> None:
+        if not least_bytes:
+            _replayed(self._safe, self._since)
+            self._since = []
 
     def crash(self) -> None:
         """Forget what was not committed, as a power cut does."""
         self._now, self._since = self.copy()._now, []
+
+    def reopen(self) -> None:
+        self.crash()
+
+    def check_room(self) -> None:
+        """There is always room."""
 
     def copy(self) -> "MemoryLogStore":
         """Return the store as a copy of its disk would be: what is committed."""

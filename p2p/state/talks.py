@@ -1,9 +1,13 @@
 """With whom a replica talks next, and what it still waits for.
 
-One exchange is under way at a time; the rest queues: peers to greet, and peers that
-know more than we do.
+One exchange is under way at a time, so that nothing is fetched from two peers; the rest
+queues: peers to greet, and peers that know more than we do. Who has not answered after
+a second holds up nobody: then the next exchange begins beside it, four in all and one
+with a peer. Who let a question time out is *mute* until it says something, and greeted
+only now and then.
 """
 
+import math
 import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
@@ -15,12 +19,15 @@ from p2p.machine import Ask, Ticket
 from p2p.state.chain import WRITERS
 from p2p.state.encoding import Item
 from p2p.state.exchange import sync_of, wanted
-from p2p.state.logs import Logs
+from p2p.state.logs import QUOTA_BYTES, Logs
 from p2p.state.messages import Prove, Pull, Sync, Trace, encode
 
 TOPIC = "/state/1"
 GREETINGS = 8  # that wait; later rounds draw anybody
 LEVEL_PEERS = 1024  # of whom we remember when we were level
+EXCHANGES = 4  # at once, if some take longer than this:
+PATIENCE_S = 1.0
+MUTE_GREETED = 8  # of so many greetings one may be for a peer that is mute
 
 Question = Sync | Pull | Trace | Prove
 
@@ -36,6 +43,7 @@ class Habits:
         fanout: peers that are told at once what we write.
         timeout_s: longest wait for an answer, in seconds.
         fresh_key: makes keys for further logs.
+        quota_bytes: of the logs on disk, about; see ``p2p.state.shown``.
     """
 
     fresh: bool = False
@@ -43,6 +51,7 @@ class Habits:
     fanout: int = 3
     timeout_s: float = 10.0
     fresh_key: Callable[[], Key] = Key.fresh
+    quota_bytes: int = QUOTA_BYTES
 
 
 @dataclass
@@ -53,17 +62,21 @@ class Talks:
         logs: what we know.
         rng: draws whom to greet, if there are many.
         timeout_s: longest wait for an answer, in seconds.
+        now_s: of the last step.
         peers: that can be asked.
+        mute: those of them that have let our last question time out.
     """
 
     logs: Logs
     rng: random.Random
     timeout_s: float
+    now_s: float = 0.0
     peers: set[PeerId] = field(default_factory=set)
+    mute: set[PeerId] = field(default_factory=set)
     _tickets: int = 0
     _ours: bool = False
     _under_way: dict[Ticket, Question] = field(default_factory=dict)
-    _exchange: Ticket | None = None
+    _exchanges: dict[Ticket, tuple[PeerId, float]] = field(default_factory=dict)
     _greet: deque[PeerId] = field(default_factory=deque)
     _due: OrderedDict[PeerId, dict[PeerId, Item]] = field(default_factory=OrderedDict)
     _level: OrderedDict[PeerId, bytes] = field(default_factory=OrderedDict)
@@ -77,6 +90,7 @@ class Talks:
     def down(self, peer: PeerId) -> None:
         """``peer`` cannot be asked any more."""
         self.peers.discard(peer)
+        self.mute.discard(peer)
         self._due.pop(peer, None)
         self._greet = deque(other for other in self._greet if other != peer)
 
@@ -92,6 +106,13 @@ class Talks:
             self._greet.append(peer)
         else:
             self._greet[self.rng.randrange(GREETINGS)] = peer
+
+    def greet_any(self) -> None:
+        """Greet somebody, drawn at random."""
+        loud = self.peers - self.mute
+        seldom = self.mute and not self.rng.randrange(MUTE_GREETED)
+        if some := self.peers if seldom or not loud else loud:
+            self.greet(self.rng.choice(sorted(some)))
 
     def want(self, peer: PeerId, items: Iterable[Item]) -> None:
         """``peer`` knows more of these writers: ask it when it is its turn."""
@@ -115,26 +136,34 @@ class Talks:
         self._level.pop(peer, None)
 
     def next(self) -> list[Ask]:
-        """Return the next question of an exchange, if none is under way."""
-        while self._exchange is None and (self._due or self._greet):
+        """Return the next question of an exchange, if there is time for one."""
+        while self._idle() and (self._due or self._greet):
             self._ours = not self._ours  # those who ask much do not keep us busy
+            question: Sync | Pull
             if self._due and not (self._ours and self._greet):
                 peer, items = self._due.popitem(last=False)
                 still = wanted(self.logs, items.values())
                 if not still:
                     continue
-                question: Sync | Pull = Pull(still)
+                question = Pull(still)
             else:
                 peer = self._greet.popleft()
                 question = sync_of(self.logs, self._level.get(peer))
-            return [self.exchange(peer, question)]
+            if peer not in (busy for busy, _ in self._exchanges.values()):
+                return [self.exchange(peer, question)]
         return []
 
     def exchange(self, peer: PeerId, question: Sync | Pull) -> Ask:
-        """Return ``question`` as the one exchange that is under way."""
+        """Return ``question`` as an exchange that is under way."""
         asked = self.ask(peer, question)
-        self._exchange = asked.ticket
+        self._exchanges[asked.ticket] = peer, self.now_s
         return asked
+
+    def _idle(self) -> bool:
+        """Return whether another exchange may begin."""
+        begun = [began_s for _, began_s in self._exchanges.values()]
+        slow = max(begun, default=-math.inf) + PATIENCE_S <= self.now_s
+        return slow and len(begun) < EXCHANGES
 
     def ask(self, peer: PeerId, question: Question) -> Ask:
         """Return ``question`` under a new ticket."""
@@ -145,6 +174,5 @@ class Talks:
 
     def done(self, ticket: Ticket) -> Question | None:
         """Return the question that is over; None if there was none."""
-        if ticket == self._exchange:
-            self._exchange = None
+        self._exchanges.pop(ticket, None)
         return self._under_way.pop(ticket, None)

@@ -20,7 +20,7 @@ from fedcore.params import Params
 from fedcore.strategy import Update
 from fedcore.task import load
 from sims.bench.figures import draw
-from sims.bench.frame import Options, Row, versus
+from sims.bench.frame import Bench, Options, Row, versus
 from sims.bench.merging import lost_rows, speed_row
 from sims.bench.pool import mapped
 from sims.engine import make_engine
@@ -78,30 +78,25 @@ class Run:
     seed: int
 
 
-@dataclass(frozen=True, slots=True)
-class Adapters:
-    """The benchmark of merging adapters."""
-
-    help: str = "merging low-rank adapters of a language model; offsite tuning"
-    about: Sequence[str] = ABOUT
-
-    def rows(self, options: Options) -> Iterator[Row]:
-        """Train, draw, and yield rows as they are ready."""
-        yield speed_row(options)
-        options.say("what merging loses in one round")
-        yield from lost_rows(*round_of(options))
-        names = ("fedavg", "flora") if options.quick else tuple(CASES)
-        found = {}
-        for name in names:
-            options.say(name)
-            found[name] = look(name, options)
-        yield from (meeting(a, b, found) for a, b in MEETS if {a, b} <= found.keys())
-        if "offsite" in found:
-            yield from offsite_rows(found)
-        draw(options, figure(found))
+def rows(options: Options) -> Iterator[Row]:
+    """Train, draw, and yield rows as they are ready."""
+    yield speed_row(options)
+    options.say("what merging loses in one round")
+    yield from lost_rows(*round_of(options))
+    names = ("fedavg", "flora") if options.quick else tuple(CASES)
+    found = {}
+    for name in names:
+        options.say(name)
+        found[name] = look(name, options)
+    yield from (meeting(a, b, found) for a, b in MEETS if {a, b} <= found.keys())
+    if "offsite" in found:
+        yield from offsite_rows(found)
+    draw(options, figure(found))
 
 
-BENCH = Adapters()
+BENCH = Bench(
+    "merging low-rank adapters of a language model; offsite tuning", ABOUT, rows
+)
 
 
 def look(name: str, options: Options) -> list[Points]:

@@ -8,13 +8,13 @@ times as slow. Every algorithm's gain is tuned for each (``sims.bench.race``).
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import exp, inf, log
 from pathlib import Path
 from statistics import fmean
 
 from sims.bench.figures import draw
-from sims.bench.frame import Options, Row, versus
+from sims.bench.frame import Bench, Options, Row, versus
 from sims.bench.race import Entrant, Plan, Standing, Track, race
 from sims.report.chart import Line, Lines
 
@@ -118,35 +118,30 @@ def tracks(folder: Path) -> Iterator[Track]:
             yield Track(name, settings, target, horizon, unit=STEPS, every=0.1)
 
 
-@dataclass(frozen=True, slots=True)
-class Async:
-    """The benchmark of asynchronous strategies."""
-
-    help: str = "virtual time to a target accuracy with devices of unlike speed"
-    about: Sequence[str] = ABOUT
-
-    def rows(self, options: Options) -> Iterator[Row]:
-        """Race, and yield the rows of each federation as it is done."""
-        plan = Plan(range(100, 103), range(10))
-        entrants: Sequence[Entrant] = ENTRANTS
-        with tempfile.TemporaryDirectory(prefix="fedcore-bench-") as folder:
-            chosen = list(tracks(Path(folder)))
-            if options.quick:
-                plan, chosen = Plan(range(100, 101), range(3)), chosen[1:2]
-                entrants = [replace(e, gains=e.gains[1:3]) for e in ENTRANTS]
-            seen: list[Mapping[str, Standing]] = []
-            for track in chosen:
-                options.say(f"async: {track.name}")
-                standings = {s.entrant.name: s for s in race(entrants, track, plan)}
-                seen.append(standings)
-                if track.name.startswith(DRAWN):
-                    draw(options, chart(track, list(standings.values())))
-                yield from track_rows(track, standings)
-            if len(seen) > 1:
-                yield from total_rows(seen)
+def rows(options: Options) -> Iterator[Row]:
+    """Race, and yield the rows of each federation as it is done."""
+    plan = Plan(range(100, 103), range(10))
+    entrants: Sequence[Entrant] = ENTRANTS
+    with tempfile.TemporaryDirectory(prefix="fedcore-bench-") as folder:
+        chosen = list(tracks(Path(folder)))
+        if options.quick:
+            plan, chosen = Plan(range(100, 101), range(3)), chosen[1:2]
+            entrants = [replace(e, gains=e.gains[1:3]) for e in ENTRANTS]
+        seen: list[Mapping[str, Standing]] = []
+        for track in chosen:
+            options.say(f"async: {track.name}")
+            standings = {s.entrant.name: s for s in race(entrants, track, plan)}
+            seen.append(standings)
+            if track.name.startswith(DRAWN):
+                draw(options, chart(track, list(standings.values())))
+            yield from track_rows(track, standings)
+        if len(seen) > 1:
+            yield from total_rows(seen)
 
 
-BENCH = Async()
+BENCH = Bench(
+    "virtual time to a target accuracy with devices of unlike speed", ABOUT, rows
+)
 
 
 def track_rows(track: Track, standings: Mapping[str, Standing]) -> Iterator[Row]:

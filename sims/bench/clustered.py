@@ -6,7 +6,7 @@ held-out rows of its own camp. Rows are errors, one less the mean accuracy.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -25,7 +25,7 @@ from sims.bench.clustering import (
     mean,
 )
 from sims.bench.figures import draw
-from sims.bench.frame import Options, Row
+from sims.bench.frame import Bench, Options, Row
 from sims.report.chart import Line, Lines
 from strategies.clustered.adaptive import Adaptive
 from strategies.clustered.angles import Angles
@@ -89,35 +89,30 @@ ABOUT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Clustered:
-    """The benchmark of clustered strategies."""
-
-    help: str = "a model per cluster against one for all: errors, clusters found"
-    about: Sequence[str] = ABOUT
-
-    def rows(self, options: Options) -> Iterator[Row]:
-        """Measure, and yield rows as they are ready."""
-        torch.set_num_threads(1)  # as every simulation does
-        seeds = range(QUICK_SEEDS if options.quick else SEEDS)
-        ours: list[Outcome] = []
-        variants: dict[str, list[Outcome]] = {name: [] for name in VARIANTS}
-        for setting in SETTINGS:
-            options.say(setting.name)
-            cases = [Case(setting, seed) for seed in seeds]
-            mine = [case.outcome(OURS) for case in cases]
-            ours += mine
-            yield from rival_rows(setting, cases, mine)
-            for name, strategy in VARIANTS.items():
-                variants[name] += [case.outcome(strategy) for case in cases]
-        yield from variant_rows(ours, variants)
-        yield from sampled_rows(ours, seeds)
-        yield from clusterer_rows(seeds)
-        yield from trigger_rows(options, seeds)
-        accuracy_figure(options)
+def rows(options: Options) -> Iterator[Row]:
+    """Measure, and yield rows as they are ready."""
+    torch.set_num_threads(1)  # as every simulation does
+    seeds = range(QUICK_SEEDS if options.quick else SEEDS)
+    ours: list[Outcome] = []
+    variants: dict[str, list[Outcome]] = {name: [] for name in VARIANTS}
+    for setting in SETTINGS:
+        options.say(setting.name)
+        cases = [Case(setting, seed) for seed in seeds]
+        mine = [case.outcome(OURS) for case in cases]
+        ours += mine
+        yield from rival_rows(setting, cases, mine)
+        for name, strategy in VARIANTS.items():
+            variants[name] += [case.outcome(strategy) for case in cases]
+    yield from variant_rows(ours, variants)
+    yield from sampled_rows(ours, seeds)
+    yield from clusterer_rows(seeds)
+    yield from trigger_rows(options, seeds)
+    accuracy_figure(options)
 
 
-BENCH = Clustered()
+BENCH = Bench(
+    "a model per cluster against one for all: errors, clusters found", ABOUT, rows
+)
 
 
 def compared(name: str, work: str, ours: float, other: float, note: str) -> Row:

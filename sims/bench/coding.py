@@ -14,7 +14,7 @@ import numpy as np
 from sims.bench.delays import PUBLISHED, Delays, drawn, facts_of
 from sims.bench.federations import federation_rows
 from sims.bench.figures import draw
-from sims.bench.frame import Options, Row, middle, versus
+from sims.bench.frame import Bench, Options, Row, middle, versus
 from sims.bench.schemes import (
     GC,
     OURS,
@@ -52,23 +52,18 @@ ABOUT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Coding:
-    """The benchmark of straggler coding."""
-
-    help: str = "seconds a job with gradient coding, SR-SGC and M-SGC, and decoding"
-    about: Sequence[str] = ABOUT
-
-    def rows(self, options: Options) -> Iterator[Row]:
-        """Measure, and yield rows as they are ready."""
-        delays = drawn(30 if options.quick else 90)
-        yield trace_row(delays)
-        yield from table_rows(options, delays)
-        yield from decoding_rows()
-        yield from federation_rows(options)
+def rows(options: Options) -> Iterator[Row]:
+    """Measure, and yield rows as they are ready."""
+    delays = drawn(30 if options.quick else 90)
+    yield trace_row(delays)
+    yield from table_rows(options, delays)
+    yield from decoding_rows()
+    yield from federation_rows(options)
 
 
-BENCH = Coding()
+BENCH = Bench(
+    "seconds a job with gradient coding, SR-SGC and M-SGC, and decoding", ABOUT, rows
+)
 
 
 def trace_row(delays: Delays) -> Row:

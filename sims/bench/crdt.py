@@ -4,11 +4,10 @@ First what cannot be saved (signatures, hashes, new bytes), then pycrdt and Loro
 same work, and how often each believes what it must not.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from sims.bench import crdt_ours, crdt_rivals
-from sims.bench.frame import Options, Row
+from sims.bench.frame import Bench, Options, Row
 
 ABOUT = (
     "Entries of one writer's log, signed in batches; the others set keys of one map in "
@@ -23,17 +22,12 @@ ABOUT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Crdt:
-    """The benchmark of the replicated state."""
-
-    help: str = "replicated state: speed, size and safety beside other libraries"
-    about: Sequence[str] = ABOUT
-
-    def rows(self, options: Options) -> Iterator[Row]:
-        """Measure, and yield rows as they are ready."""
-        yield from crdt_ours.rows(options)
-        yield from crdt_rivals.rows(options)
+def rows(options: Options) -> Iterator[Row]:
+    """Measure, and yield rows as they are ready."""
+    yield from crdt_ours.rows(options)
+    yield from crdt_rivals.rows(options)
 
 
-BENCH = Crdt()
+BENCH = Bench(
+    "replicated state: speed, size and safety beside other libraries", ABOUT, rows
+)

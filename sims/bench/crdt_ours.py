@@ -25,7 +25,8 @@ from p2p.state.chain import Entry, Kind, digest_of, next_link
 from p2p.state.checking import check
 from p2p.state.exchange import segment_of
 from p2p.state.fold import Fold
-from p2p.state.logs import Logs, News, Pen
+from p2p.state.held import News, Pen
+from p2p.state.logs import Logs
 from p2p.state.sqlite import SqliteLogStore
 from p2p.state.store import LogStore, MemoryLogStore
 from sims.bench.crdt_mesh import FOUNDER, FOUNDING, Mesh

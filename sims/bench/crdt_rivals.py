@@ -10,10 +10,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from sims.bench.figures import draw
-from sims.bench.frame import Options, Row, middle, skipped, versus
+from sims.bench.figures import draw, seconds_chart
+from sims.bench.frame import Options, Row, counted, middle, skipped, versus
 from sims.bench.process import MissingError, Peer, Process
-from sims.report.chart import Line, Lines
 
 OURS = Peer("fedcore", "sims.bench.peers.crdt_log")
 PYCRDT, LORO = (
@@ -28,6 +27,7 @@ TRIED = 200  # forged entries, and flipped bits
 CLONES, CLONED_EACH = 10, 50
 PATIENCE_S = 120.0
 MICRO = 1e6
+SIGNED = "Lower is better. Ours is signed by its writer, the others sign nothing."
 Make = Callable[[str, str, float, float, str, str], Row]
 AUTOMERGE = (
     "its newest wheel, 0.1.2, only merges documents within one process: it neither "
@@ -116,13 +116,6 @@ class Ring:
                 yield skipped(title, work, unit, reason)
 
 
-def counted(
-    name: str, work: str, ours: float, other: float, unit: str, note: str
-) -> Row:
-    """Return the row of a count that should be 0, which has no ratio."""
-    return Row(name, work, float(ours), float(other), None, unit, note)
-
-
 def rows(options: Options) -> Iterator[Row]:
     """Measure, and yield rows as they are ready."""
     size = QUICK if options.quick else Size()
@@ -144,7 +137,7 @@ def _paced(ring: Ring, size: Size, options: Options) -> Iterator[Row]:
     """Yield what writing and checking an entry costs."""
     for do, words in (("write", "write"), ("check", "take in")):
         options.say(f"state: {do} beside others")
-        curves: dict[str, list[tuple[float, float | None]]] = {}
+        lines: dict[str, list[tuple[float, float | None]]] = {}
         for batch in BATCHES:
             work = f"{size.many} entries of {ENTRY_BYTES} bytes"
             asked = {"many": size.many, "batch": batch, "size_bytes": ENTRY_BYTES}
@@ -155,22 +148,10 @@ def _paced(ring: Ring, size: Size, options: Options) -> Iterator[Row]:
             name = f"{words}, {batch} at a time,"
             yield from ring.beside(name, work, found, "µs", note)
             for name, each in found.items():
-                curves.setdefault(name, []).append((batch, each / MICRO))
-        draw(options, _chart(do, words, curves))
-
-
-def _chart(
-    do: str, words: str, curves: dict[str, list[tuple[float, float | None]]]
-) -> Lines:
-    return Lines(
-        slug=f"bench-crdt-{do}",
-        title=f"Seconds to {words} one entry, by entries of a batch",
-        note="Lower is better. Ours is signed by its writer, the others sign nothing.",
-        x_label="entries of a batch: one signature, or one transaction",
-        unit="s",
-        series=tuple(Line.of(name, points) for name, points in curves.items()),
-        from_zero=True,
-    )
+                lines.setdefault(name, []).append((batch, each / MICRO))
+        title = f"Seconds to {words} one entry, by entries of a batch"
+        x_label = "entries of a batch: one signature, or one transaction"
+        draw(options, seconds_chart(f"bench-crdt-{do}", title, SIGNED, x_label, lines))
 
 
 def _sized(ring: Ring) -> Iterator[Row]:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from statistics import fmean, stdev
 
 import numpy as np
 import torch
@@ -17,7 +16,6 @@ from torch import Tensor
 
 from fedcore.params import Params
 from fedcore.pool import Pool, expand, project, walk
-from fedcore.ring import ONE
 from fedcore.seeds import words
 from sims.bench.frame import Options, Row, middle, skipped, versus
 
@@ -28,7 +26,6 @@ NAMES = ("expand", "project")
 REPLAYS = 3  # directions that are measured, of the K that are reckoned
 TURNS = 7
 SCALE = 1e-6
-COLUMN = 1024  # rows and columns of a matrix of which one column moves
 
 
 def rows(options: Options) -> Iterator[Row]:
@@ -47,7 +44,6 @@ def rows(options: Options) -> Iterator[Row]:
             yield from Stage(numel, torch.device("cuda")).rows()
     else:
         yield skipped("pool on CUDA", f"K = {SIZES[0]}", "ms", "no CUDA device")
-    yield tie_row(30 if options.quick else 200)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,26 +126,3 @@ def _two(name: str, work: str, ours: float, replays: float, limit: float) -> lis
 def _line(size: int) -> Tensor:
     raw = (words(size, "bench directions", size) >> np.uint64(30)).astype(np.int64)
     return torch.from_numpy(raw).unsqueeze(0) - (1 << 33)  # (1, K), -2 .. 2
-
-
-def tie_row(draws: int) -> Row:
-    """Return how far the share of a change that a pool holds is from draw to draw.
-
-    The change is one column of a matrix as wide as the pool.
-    """
-    change = torch.zeros(COLUMN, COLUMN)
-    change[:, 7] = 1.0
-    shift, tile = (_spread(tie, {"w": change}, draws) for tie in ("shift", "tile"))
-    note = (
-        f"spread over {draws} draws of the energy that a pool holds, over its mean; "
-        f"independent directions: {(2 / COLUMN) ** 0.5:.3f}"
-    )
-    work = f"one column of {COLUMN} x {COLUMN}, K = {COLUMN}"
-    return versus("shift vs tile, a hot column", work, shift, tile, "1", note)
-
-
-def _spread(tie: str, change: Params, draws: int) -> float:
-    pool = Pool(COLUMN, tie=tie, seed=1)
-    found = [project(pool, change, epoch=epoch).double() for epoch in range(draws)]
-    energies = [float((line / ONE).square().sum()) for line in found]
-    return stdev(energies) / fmean(energies)

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from statistics import median
-from typing import Protocol
 
 from fedcore.errors import ConfigError
 
@@ -17,6 +16,7 @@ BENCHES: Mapping[str, str] = {
     "clustered": "sims.bench.clustered:BENCH",
     "hierarchy": "sims.bench.hierarchy:BENCH",
     "mesh": "sims.bench.mesh:BENCH",
+    "nat": "sims.bench.nat:BENCH",
     "seeds": "sims.bench.seeds:BENCH",
     "sim": "sims.bench.sim:BENCH",
     "split": "sims.bench.split:BENCH",
@@ -62,6 +62,13 @@ def versus(
     return Row(name, work, ours, other, other / ours, unit, note)
 
 
+def counted(
+    name: str, work: str, ours: float, other: float, unit: str, note: str = ""
+) -> Row:
+    """Return the row of a count that should be 0, which has no ratio."""
+    return Row(name, work, float(ours), float(other), None, unit, note)
+
+
 def skipped(name: str, work: str, unit: str, reason: str) -> Row:
     """Return the row of a comparison that could not be made, and why."""
     return Row(name, work, None, None, None, unit, f"skipped: {reason}")
@@ -94,23 +101,19 @@ class Options:
     figures: Path | None = None
 
 
-class Bench(Protocol):
+@dataclass(frozen=True, slots=True)
+class Bench:
     """One benchmark.
 
     Attributes:
         help: one line for ``fedcore bench --list``.
         about: how the comparison is made, and what to know when reading it.
+        rows: measures, and yields rows as they are ready.
     """
 
-    @property
-    def help(self) -> str: ...
-
-    @property
-    def about(self) -> Sequence[str]: ...
-
-    def rows(self, options: Options) -> Iterator[Row]:
-        """Measure, and yield rows as they are ready."""
-        ...
+    help: str
+    about: Sequence[str]
+    rows: Callable[[Options], Iterator[Row]]
 
 
 def load_bench(name: str) -> Bench:

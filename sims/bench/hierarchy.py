@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from statistics import median
 
 import torch
@@ -23,11 +22,11 @@ from fedcore.params import digest
 from fedcore.partial import Partial, summed
 from fedcore.strategy import Update
 from sims.bench.carry import ROOT, WAYS, Race
-from sims.bench.figures import draw
-from sims.bench.frame import Options, Row, middle, skipped, versus
+from sims.bench.figures import draw, seconds_chart
+from sims.bench.frame import Bench, Options, Row, middle, skipped, versus
 from sims.bench.peers.gather import Found, updates
 from sims.bench.process import MissingError
-from sims.report.chart import Line, Lines
+from sims.report.chart import Lines
 
 MEGA = 1_000_000
 BATCH = 10  # updates handed over in one turn
@@ -47,28 +46,23 @@ ABOUT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Hierarchy:
-    """The benchmark of aggregators."""
-
-    help: str = "aggregators: shared memory against TCP, trees against the flat sum"
-    about: Sequence[str] = ABOUT
-
-    def rows(self, options: Options) -> Iterator[Row]:
-        """Measure, and yield rows as they are ready."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield from carry_rows(options)
-            yield from tree_rows(12 if options.quick else 48, 2 if options.quick else 7)
-            yield from gather_rows(60 if options.quick else 400)
-            options.say("many updates through two leaves")
-            yield stream_row(200 if options.quick else 10_000)
-        finally:
-            torch.set_num_threads(threads)
+def rows(options: Options) -> Iterator[Row]:
+    """Measure, and yield rows as they are ready."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield from carry_rows(options)
+        yield from tree_rows(12 if options.quick else 48, 2 if options.quick else 7)
+        yield from gather_rows(60 if options.quick else 400)
+        options.say("many updates through two leaves")
+        yield stream_row(200 if options.quick else 10_000)
+    finally:
+        torch.set_num_threads(threads)
 
 
-BENCH = Hierarchy()
+BENCH = Bench(
+    "aggregators: shared memory against TCP, trees against the flat sum", ABOUT, rows
+)
 
 
 def carry_rows(options: Options) -> Iterator[Row]:
@@ -99,15 +93,12 @@ def race(work: str, numbers: int, turns: int) -> dict[str, float]:
 def _figure(work: str, curves: dict[str, list[tuple[float, float]]]) -> Lines:
     names = {"shared": "shared memory", **NAMES}
     does = {"add": "added in float32", "fold": "summed exactly"}[work]
-    return Lines(
-        slug=f"bench-hierarchy-{work}",
-        title=f"{BATCH} updates from one process to another, {does}",
-        note="Seconds from the first update until the last is in the sum; lower is "
-        "better.",
-        x_label="size of one update, MB",
-        unit="s",
-        series=tuple(Line.of(names[way], pairs) for way, pairs in curves.items()),
-        from_zero=True,
+    return seconds_chart(
+        f"bench-hierarchy-{work}",
+        f"{BATCH} updates from one process to another, {does}",
+        "Seconds from the first update until the last is in the sum; lower is better.",
+        "size of one update, MB",
+        {names[way]: pairs for way, pairs in curves.items()},
     )
 
 

@@ -18,6 +18,7 @@ from sims.bench.frame import Row, versus
 from strategies.fedavg import FedAvg
 from strategies.fedkseed import FedKSeed, FedKSeedPro
 from strategies.ferret import Ferret
+from strategies.mezo import MeZO
 from strategies.one_byte import OneByte
 
 STEPS = 200
@@ -67,6 +68,7 @@ CLAIMS: Mapping[str, Claim] = {
     "one-byte, up": Claim(
         OneByte(steps=STEPS), False, 20 * STEPS, "its program: JSON, about 20 a step"
     ),
+    "mezo, up": Claim(MeZO(steps=STEPS), False, 4 * STEPS, "its scalars, 4 a step"),
     "ferret, up": Claim(
         Ferret(budget=4096, steps=1),
         False,

@@ -5,17 +5,16 @@ its own and says how it measures.
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from importlib import import_module
 from math import inf
 
-from sims.bench.frame import Options, Row, skipped
+from sims.bench.frame import Bench, Options, Row, skipped
 
 LATE_S = 34.0  # in a quick run, what would begin later is left out
 ABOUT = (
-    "All on one machine, over loopback: what protocols cost, not what distance does. "
-    "Ways through real routers are the tests' affair (tests/nat).",
+    "All on one machine, over loopback: what protocols cost, not what distance does; "
+    "`fedcore bench nat` goes through routers.",
     "The cost of moving bytes is the CPU time of the busier end, its daemons included, "
     "which other programs disturb less than the time on a clock.",
     "The libp2p beside us is py-libp2p, in the same environment; its circuits run "
@@ -36,18 +35,14 @@ PARTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Mesh:
-    """The benchmark of the mesh."""
+def rows(options: Options) -> Iterator[Row]:
+    """Measure, and yield rows as they are ready."""
+    end_s = time.monotonic() + (LATE_S if options.quick else inf)
+    for name, module in PARTS.items():
+        yield from _in_time(name, _rows(name, module, options), end_s)
 
-    help: str = "peer-to-peer mesh: channels, relays, joining, lookups"
-    about: Sequence[str] = ABOUT
 
-    def rows(self, options: Options) -> Iterator[Row]:
-        """Measure, and yield rows as they are ready."""
-        end_s = time.monotonic() + (LATE_S if options.quick else inf)
-        for name, module in PARTS.items():
-            yield from _in_time(name, _rows(name, module, options), end_s)
+BENCH = Bench("peer-to-peer mesh: channels, relays, joining, lookups", ABOUT, rows)
 
 
 def _rows(name: str, module: str, options: Options) -> Iterator[Row]:
@@ -70,6 +65,3 @@ def _in_time(name: str, rows: Iterator[Row], end_s: float) -> Iterator[Row]:
         yield row
     reason = "no time left in --quick"
     yield skipped(f"{name}: what is missing", "as described", "", reason)
-
-
-BENCH = Mesh()

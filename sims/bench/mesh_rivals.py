@@ -11,11 +11,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from sims.bench.channel import ECHO_BYTES, MEGA, SIZE_MB, WAYS, Far
-from sims.bench.figures import draw
+from sims.bench.figures import draw, seconds_chart
 from sims.bench.frame import Options, Row, middle, skipped, versus
 from sims.bench.peers.pipes import cpu_s
 from sims.bench.process import MissingError, Peer, Process
-from sims.report.chart import Line, Lines
+from sims.report.chart import Lines
 
 PATIENCE_S = 60.0
 ECHOES = 50  # of one turn
@@ -100,17 +100,15 @@ def rows(options: Options) -> Iterator[Row]:
 def chart(seen: dict[str, Seen]) -> Lines:
     """Return the spread of round trips: how many of a hundred are quicker."""
     spread = {name: sorted(each.trips_ms[ECHOES:]) for name, each in seen.items()}
-    return Lines(
-        slug="bench-mesh-trips",
-        title=f"Round trips of {ECHO_BYTES} bytes, the slowest hundredth left out",
-        note="Lower is better; on one machine, one question at a time.",
-        x_label="per cent that are quicker",
-        unit="s",
-        series=tuple(
-            Line.of(name, [(p, ms[len(ms) * p // 100] / 1000) for p in range(100)])
+    return seconds_chart(
+        "bench-mesh-trips",
+        f"Round trips of {ECHO_BYTES} bytes, the slowest hundredth left out",
+        "Lower is better; on one machine, one question at a time.",
+        "per cent that are quicker",
+        {
+            name: [(p, ms[len(ms) * p // 100] / 1000) for p in range(100)]
             for name, ms in spread.items()
-        ),
-        from_zero=True,
+        },
     )
 
 

@@ -34,6 +34,7 @@ class Peer:
         module: what to run, ``python -m module args``.
         needs: modules that must be importable.
         note: what to know when comparing with it.
+        inside: put before the command that starts it, to run it elsewhere.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Peer:
     args: Sequence[str] = ()
     needs: Sequence[str] = ()
     note: str = ""
+    inside: Sequence[str] = ()
 
 
 class Process:
@@ -64,7 +66,12 @@ class Process:
         self._buffer = b""
         try:
             self._process = subprocess.Popen(  # noqa: S603  our own module
-                [python or sys.executable, "-m", peer.module, *peer.args],
+                [
+                    *peer.inside,
+                    python or sys.executable,
+                    *("-m", peer.module),
+                    *peer.args,
+                ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,

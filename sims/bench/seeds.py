@@ -10,7 +10,7 @@ from functools import partial
 from math import inf, log10
 from statistics import fmean, median
 
-from sims.bench import directions, joining, kilobytes, probes
+from sims.bench import byname, directions, joining, kilobytes, probes, ties
 from sims.bench.curves import (
     FEDAVG,
     FERRET,
@@ -32,7 +32,7 @@ from sims.bench.curves import (
     end_of,
 )
 from sims.bench.figures import draw
-from sims.bench.frame import Options, Row, skipped, versus
+from sims.bench.frame import Bench, Options, Row, skipped, versus
 from sims.report.chart import Line, Lines
 
 ABOUT = (
@@ -93,26 +93,21 @@ class Found:
         return f"{passes:.0f} forward passes in all; step sizes {rates}"
 
 
-@dataclass(frozen=True, slots=True)
-class Seeds:
-    """The benchmark of training with shared seeds."""
-
-    help: str = "models of few integers: speed, bytes, and what they learn"
-    about: Sequence[str] = ABOUT
-
-    def rows(self, options: Options) -> Iterator[Row]:
-        """Measure, draw, and yield rows as they are ready."""
-        yield from directions.rows(options)
-        yield from joining.rows(options)
-        yield from probes.rows(options)
-        yield from kilobytes.rows()
-        found = learnt(QUICK if options.quick else FULL, options)
-        yield from curve_rows(found)
-        for chart in charts(found):
-            draw(options, chart)
+def rows(options: Options) -> Iterator[Row]:
+    """Measure, draw, and yield rows as they are ready."""
+    yield from directions.rows(options)
+    yield from ties.rows(options)
+    yield from joining.rows(options)
+    yield from probes.rows(options)
+    yield from kilobytes.rows()
+    yield from byname.rows(options)
+    found = learnt(QUICK if options.quick else FULL, options)
+    yield from curve_rows(found)
+    for chart in charts(found):
+        draw(options, chart)
 
 
-BENCH = Seeds()
+BENCH = Bench("models of few integers: speed, bytes, and what they learn", ABOUT, rows)
 
 
 def learnt(size: Size, options: Options) -> Found:

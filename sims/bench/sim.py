@@ -14,7 +14,7 @@ from math import inf
 from sims.bench.case import Case, write_data
 from sims.bench.contest import Contest, Result, Turns
 from sims.bench.examples import digits, images
-from sims.bench.frame import Options, Row, skipped, versus
+from sims.bench.frame import Bench, Options, Row, skipped, versus
 from sims.bench.peers.known import (
     ALONE,
     FEDJAX,
@@ -83,34 +83,29 @@ def events(folder: str) -> list[Event]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class Sim:
-    """The benchmark of the simulator."""
-
-    help: str = "time, memory and accuracy of simulated rounds against other engines"
-    about: Sequence[str] = ABOUT
-
-    def rows(self, options: Options) -> Iterator[Row]:
-        """Measure, and yield rows as they are ready."""
-        end_s = time.monotonic() + (QUICK_S if options.quick else inf)
-        with tempfile.TemporaryDirectory(prefix="fedcore-bench-") as folder:
-            with Contest(options, folder) as contest:
-                contest.start(_engines(options))  # they load while we write
-                write_data(folder, "tiny", digits())
-                data, about = images()
-                write_data(folder, "image", data)
-                for event in events(folder):
-                    late = time.monotonic() > end_s
-                    yield from event_rows(contest, event, about, late)
-                if time.monotonic() < end_s:
-                    yield from flat_rows(contest, folder)
+def rows(options: Options) -> Iterator[Row]:
+    """Measure, and yield rows as they are ready."""
+    end_s = time.monotonic() + (QUICK_S if options.quick else inf)
+    with tempfile.TemporaryDirectory(prefix="fedcore-bench-") as folder:
+        with Contest(options, folder) as contest:
+            contest.start(_engines(options))  # they load while we write
+            write_data(folder, "tiny", digits())
+            data, about = images()
+            write_data(folder, "image", data)
+            for event in events(folder):
+                late = time.monotonic() > end_s
+                yield from event_rows(contest, event, about, late)
             if time.monotonic() < end_s:
-                yield from memory_rows(options, folder)
-            if time.monotonic() < end_s + SHELL_S:
-                yield from shell_rows(options, folder)
+                yield from flat_rows(contest, folder)
+        if time.monotonic() < end_s:
+            yield from memory_rows(options, folder)
+        if time.monotonic() < end_s + SHELL_S:
+            yield from shell_rows(options, folder)
 
 
-BENCH = Sim()
+BENCH = Bench(
+    "time, memory and accuracy of simulated rounds against other engines", ABOUT, rows
+)
 
 
 def _engines(options: Options) -> list[Peer]:

@@ -27,8 +27,8 @@ from clients.trainers import autograd
 from clients.trainers.sgd import SGD
 from fedcore.params import Params, size_bytes
 from fedcore.strategy import Work
-from sims.bench.figures import draw
-from sims.bench.frame import Options, Row, middle, skipped, versus
+from sims.bench.figures import draw, seconds_chart
+from sims.bench.frame import Bench, Options, Row, middle, skipped, versus
 from sims.report.chart import Line, Lines
 
 ABOUT = (
@@ -68,28 +68,23 @@ SCENES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
-    """The benchmark of split learning."""
-
-    help: str = "cost of splitting a model, and whether the best cut is foretold"
-    about: Sequence[str] = ABOUT
-
-    def rows(self, options: Options) -> Iterator[Row]:
-        """Measure, and yield rows as they are ready."""
-        end_s = time.monotonic() + (LATE_S if options.quick else inf)
-        dataset = load_task(TASK, SETTINGS)
-        yield from overhead_rows(dataset, options)
-        for scene in SCENES:
-            if scene is SCENES[0] or time.monotonic() < end_s:
-                yield from scene_rows(dataset, scene, options)
-            else:
-                reason = "no time left in --quick"
-                yield skipped(f"{scene.name}: cuts", scene.about, "ms/batch", reason)
-        yield from bytes_rows(dataset)
+def rows(options: Options) -> Iterator[Row]:
+    """Measure, and yield rows as they are ready."""
+    end_s = time.monotonic() + (LATE_S if options.quick else inf)
+    dataset = load_task(TASK, SETTINGS)
+    yield from overhead_rows(dataset, options)
+    for scene in SCENES:
+        if scene is SCENES[0] or time.monotonic() < end_s:
+            yield from scene_rows(dataset, scene, options)
+        else:
+            reason = "no time left in --quick"
+            yield skipped(f"{scene.name}: cuts", scene.about, "ms/batch", reason)
+    yield from bytes_rows(dataset)
 
 
-BENCH = Split()
+BENCH = Bench(
+    "cost of splitting a model, and whether the best cut is foretold", ABOUT, rows
+)
 
 
 def bytes_rows(dataset: Dataset) -> Iterator[Row]:
@@ -226,19 +221,17 @@ def _spread(
 
 def cuts_chart(scene: Scene, told: Sequence[Point], found: Sequence[Point]) -> Lines:
     """Return what a batch takes at every cut, alone and with others under way."""
-    series = [
-        Line.of(f"{how}, {name}", [(p.at, cost(p)) for p in points])
+    lines = {
+        f"{how}, {name}": [(p.at, cost(p)) for p in points]
         for how, cost in (("alone", latency_s), ("several under way", batch_s))
         for name, points in (("foretold", told), ("measured", found))
-    ]
-    return Lines(
-        slug=f"bench-split-{scene.name}-cuts",
-        title=f"Seconds a batch at every cut: {scene.name} ({scene.about})",
-        note="Lower is better; alone is latency, several under way one over the rate.",
-        x_label="blocks with the client",
-        unit="s",
-        series=tuple(series),
-        from_zero=True,
+    }
+    return seconds_chart(
+        f"bench-split-{scene.name}-cuts",
+        f"Seconds a batch at every cut: {scene.name} ({scene.about})",
+        "Lower is better; alone is latency, several under way one over the rate.",
+        "blocks with the client",
+        lines,
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean, median, quantiles
 
 from sims.bench.figures import draw
-from sims.bench.frame import Options, Row, versus
+from sims.bench.frame import Bench, Options, Row, versus
 from sims.bench.scenes import ENTRIES, RIVALS, SCENES, Entry, Scene
 from sims.bench.watch import Curve, Point, Trial, at_best, curves, seeded
 from sims.report.chart import Line, Lines
@@ -48,10 +48,12 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Strategies:
-    """The benchmark of the strategies."""
+    """The benchmark of the strategies.
 
-    help: str = "every strategy beside FedAvg, each on the problem it is for"
-    about: Sequence[str] = ABOUT
+    Attributes:
+        rivals: what was seen of them, by their settings and scene.
+    """
+
     rivals: dict[tuple[str, str], Seen] = field(default_factory=dict)
 
     def rows(self, options: Options) -> Iterator[Row]:
@@ -76,7 +78,8 @@ class Strategies:
         return self.rivals[key]
 
 
-BENCH = Strategies()
+HELP = "every strategy beside FedAvg, each on the problem it is for"
+BENCH = Bench(HELP, ABOUT, Strategies().rows)
 
 
 def strategy_of(name: str) -> str:

@@ -5,54 +5,19 @@ trained) and ``sweep``; each is imported when it is needed.
 """
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from importlib import import_module
-from typing import Any
 
-from fedcore.cli import EVERYWHERE
+from fedcore.subcommands import Part, Subcommands, json_flag, set_flag
 
-Act = Callable[[argparse.Namespace], int]
 RUNS = "runs"
-
-
-class Sim:
-    """The command ``fedcore sim``."""
-
-    name = "sim"
-    help = "train federations on this machine, and look at what came out"
-
-    def configure(self, parser: argparse.ArgumentParser) -> None:
-        """Add the sub-commands."""
-        chosen = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-        for name, (act, text, describe) in _ACTIONS.items():
-            child = chosen.add_parser(
-                name,
-                help=text,
-                description=f"{text[:1].upper()}{text[1:]}.",
-                epilog=EVERYWHERE,
-            )
-            describe(child)
-            child.set_defaults(_act=act, _leaf=child)
-
-    def run(self, args: argparse.Namespace) -> int:
-        """Do the chosen action."""
-        module, _, name = args._act.partition(":")
-        act: Act = getattr(import_module(module), name)
-        return act(args)
 
 
 def _config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "config", nargs="?", metavar="CONFIG.toml", help="settings; defaults without it"
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change a setting, such as run.rounds=5; may be repeated",
-    )
+    set_flag(parser, "change a setting, such as run.rounds=5; may be repeated")
 
 
 def _out(parser: argparse.ArgumentParser) -> None:
@@ -62,10 +27,6 @@ def _out(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="folder of all runs (default: %(default)s)",
     )
-
-
-def _json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
 
 def _report_flag(parser: argparse.ArgumentParser) -> None:
@@ -88,13 +49,7 @@ def _init(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file", nargs="?", default="run.toml", help="file to write (%(default)s)"
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="write another value than the default; may be repeated",
-    )
+    set_flag(parser, "write another value than the default; may be repeated")
     parser.add_argument(
         "--task", metavar="FILE.py", help="also write a task of your own to start from"
     )
@@ -108,7 +63,7 @@ def _run(parser: argparse.ArgumentParser) -> None:
         help="last part of the folder's name (default: strategy and task)",
     )
     _out(parser)
-    _json(parser)
+    json_flag(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be done, and stop"
     )
@@ -120,7 +75,7 @@ def _resume(parser: argparse.ArgumentParser) -> None:
         "run", nargs="?", metavar="RUN", help="default: the newest unfinished run"
     )
     _out(parser)
-    _json(parser)
+    json_flag(parser)
     _report_flag(parser)
 
 
@@ -133,12 +88,12 @@ def _list(parser: argparse.ArgumentParser) -> None:
         help="list what there is to choose from instead, such as strategy",
     )
     _out(parser)
-    _json(parser)
+    json_flag(parser)
 
 
 def _show(parser: argparse.ArgumentParser) -> None:
     _one(parser)
-    _json(parser)
+    json_flag(parser)
 
 
 def _compare(parser: argparse.ArgumentParser) -> None:
@@ -146,7 +101,7 @@ def _compare(parser: argparse.ArgumentParser) -> None:
         "runs", nargs="+", metavar="RUN", help="names, parts of them, or folders"
     )
     _out(parser)
-    _json(parser)
+    json_flag(parser)
     parser.add_argument(
         "--figure",
         metavar="FILE",
@@ -163,7 +118,7 @@ def _report(parser: argparse.ArgumentParser) -> None:
 
 def _verify(parser: argparse.ArgumentParser) -> None:
     _one(parser)
-    _json(parser)
+    json_flag(parser)
 
 
 def _write(parser: argparse.ArgumentParser) -> None:
@@ -191,7 +146,7 @@ def _write(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--greedy", action="store_true", help="draw nothing: always the likeliest token"
     )
-    _json(parser)
+    json_flag(parser)
 
 
 def _sweep(parser: argparse.ArgumentParser) -> None:
@@ -210,7 +165,7 @@ def _sweep(parser: argparse.ArgumentParser) -> None:
         "--fresh", action="store_true", help="forget what this sweep did before"
     )
     _out(parser)
-    _json(parser)
+    json_flag(parser)
 
 
 def _catalog(parser: argparse.ArgumentParser) -> None:
@@ -224,7 +179,7 @@ def _catalog(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keys", action="store_true", help="also say which settings each one has"
     )
-    _json(parser)
+    json_flag(parser)
 
 
 def _mesh(parser: argparse.ArgumentParser) -> None:
@@ -257,7 +212,7 @@ def _mesh(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trace", action="store_true", help="show the last events of each run"
     )
-    _json(parser)
+    json_flag(parser)
 
 
 SECTIONS = (
@@ -272,19 +227,24 @@ SECTIONS = (
     "availability",
 )
 
-_ACTIONS: Mapping[str, tuple[str, str, Callable[[Any], None]]] = {
-    "init": ("sims.cli.start:init", "write a file of settings to start from", _init),
-    "run": ("sims.cli.train:run", "train a federation and keep everything", _run),
-    "resume": ("sims.cli.train:resume", "finish a run that was stopped", _resume),
-    "list": ("sims.cli.look:list_runs", "list the runs", _list),
-    "show": ("sims.cli.look:show", "show one run", _show),
-    "compare": ("sims.cli.look:compare", "put runs side by side", _compare),
-    "report": ("sims.cli.look:report", "write a run's report and figures", _report),
-    "verify": ("sims.cli.train:verify", "do a run again and compare the bits", _verify),
-    "write": ("sims.cli.writing:write", "let a run's language model write", _write),
-    "sweep": ("sims.cli.sweep:sweep", "run every combination of some settings", _sweep),
-    "mesh": ("sims.cli.mesh:mesh", "play meshes in which all goes wrong", _mesh),
-    "catalog": ("sims.cli.start:catalog", "list what a run can be made of", _catalog),
+PARTS: Mapping[str, Part] = {
+    "init": ("start:init", "write a file of settings to start from", _init),
+    "run": ("train:run", "train a federation and keep everything", _run),
+    "resume": ("train:resume", "finish a run that was stopped", _resume),
+    "list": ("look:list_runs", "list the runs", _list),
+    "show": ("look:show", "show one run", _show),
+    "compare": ("look:compare", "put runs side by side", _compare),
+    "report": ("look:report", "write a run's report and figures", _report),
+    "verify": ("train:verify", "do a run again and compare the bits", _verify),
+    "write": ("writing:write", "let a run's language model write", _write),
+    "sweep": ("sweep:sweep", "run every combination of some settings", _sweep),
+    "mesh": ("mesh:mesh", "play meshes in which all goes wrong", _mesh),
+    "catalog": ("start:catalog", "list what a run can be made of", _catalog),
 }
 
-COMMAND = Sim()
+COMMAND = Subcommands(
+    "sim",
+    "train federations on this machine, and look at what came out",
+    PARTS,
+    "sims.cli",
+)

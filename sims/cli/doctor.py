@@ -1,7 +1,6 @@
 """``fedcore doctor``: is this machine ready? What was found, and how to fix it."""
 
 import argparse
-import json
 import os
 import platform
 import shutil
@@ -9,13 +8,10 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
-Verdict = Literal["PASS", "WARN", "FAIL"]
+from fedcore.checks import Check, Verdict, clock, package, told
 
 # Oldest versions without known faults that matter here: security or wrong results.
 FLOORS = {
@@ -41,23 +37,6 @@ OPTIONAL = {
 FREE_BYTES = 1_000_000_000
 MEMORY_BYTES = 1_000_000_000
 FLOWER_PORTS = (9091, 9092, 9093)
-EPOCH_S = 1_735_689_600.0  # 2025-01-01: a clock before it is wrong
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One finding.
-
-    Attributes:
-        name: what was looked at.
-        found: what is there.
-        fix: what to do about it; empty when all is well.
-    """
-
-    name: str
-    verdict: Verdict
-    found: str
-    fix: str = ""
 
 
 def checks(out: Path, data: Path | None) -> list[Check]:
@@ -73,42 +52,18 @@ def checks(out: Path, data: Path | None) -> list[Check]:
     return [*found, *_data_sets(data)]
 
 
-def parsed(text: str) -> tuple[int, ...]:
-    """Return the leading numbers of a version: ``2.13.0+cpu`` as (2, 13, 0)."""
-    numbers = []
-    for part in text.split("+")[0].split("."):
-        digits = part[: len(part) - len(part.lstrip("0123456789"))]
-        if not digits:
-            break
-        numbers.append(int(digits))
-    return tuple(numbers)
-
-
 def _python() -> Check:
     return Check("python", "PASS", f"{platform.python_version()} {sys.executable}")
 
 
 def _package(name: str) -> Check:
     floor = FLOORS[name]
-    try:
-        text = version(name)
-    except PackageNotFoundError:
-        return Check(name, "FAIL", "not installed", f"pip install '{name}>={floor}'")
-    if parsed(text) < parsed(floor):
-        fix = f"pip install --upgrade '{name}>={floor}'"
-        return Check(name, "FAIL", f"{text}, older than {floor}", fix)
-    return Check(name, "PASS", text)
+    return package(name, floor, f"pip install --upgrade '{name}>={floor}'")
 
 
 def _optional(name: str) -> Check:
     floor, use, fix = OPTIONAL[name]
-    try:
-        text = version(name)
-    except PackageNotFoundError:
-        return Check(name, "WARN", f"not installed; only needed for {use}", fix)
-    if parsed(text) < parsed(floor):
-        return Check(name, "WARN", f"{text}, older than {floor}", fix)
-    return Check(name, "PASS", text)
+    return package(name, floor, fix, use)
 
 
 def _torch() -> Check:
@@ -180,16 +135,12 @@ def _clock() -> Check:
     wall_s, steady_s = time.time(), time.monotonic()
     time.sleep(0.05)
     drift_s = abs((time.time() - wall_s) - (time.monotonic() - steady_s))
-    found = time.strftime("%Y-%m-%d %H:%M:%S %z")
-    if wall_s < EPOCH_S:
-        fix = (
-            "set the clock: certificates and Flower need it (timedatectl set-ntp true)"
-        )
-        return Check("clock", "FAIL", found, fix)
-    if drift_s > 0.02:
+    found = clock(wall_s, "certificates and Flower need it")
+    if found.verdict == "PASS" and drift_s > 0.02:
+        words = f"{found.found}, jumped by {drift_s:.2f} s"
         fix = "let it settle: it is being set right now"
-        return Check("clock", "WARN", f"{found}, jumped by {drift_s:.2f} s", fix)
-    return Check("clock", "PASS", found)
+        return replace(found, verdict="WARN", found=words, fix=fix)
+    return found
 
 
 def port_check(port: int) -> Check:
@@ -235,28 +186,7 @@ class Doctor:
     def run(self, args: argparse.Namespace) -> int:
         """Print the findings; return 1 if one of them is a FAIL."""
         data = Path(args.data_dir) if args.data_dir else None
-        found = checks(Path(args.out), data)
-        write: Callable[[Check], str] = _json_line if args.json else _line
-        sys.stdout.write("".join(map(write, found)))
-        if not args.json:
-            sys.stdout.write(_verdict(found))
-        return int(any(check.verdict == "FAIL" for check in found))
-
-
-def _json_line(check: Check) -> str:
-    return json.dumps(asdict(check)) + "\n"
-
-
-def _line(check: Check) -> str:
-    fix = f"\n      fix: {check.fix}" if check.fix else ""
-    return f"{check.verdict}  {check.name}: {check.found}{fix}\n"
-
-
-def _verdict(found: list[Check]) -> str:
-    counts: Mapping[str, int] = {
-        v: sum(c.verdict == v for c in found) for v in ("PASS", "WARN", "FAIL")
-    }
-    return ", ".join(f"{count} {word}" for word, count in counts.items()) + "\n"
+        return told(checks(Path(args.out), data), sys.stdout.write, args.json)
 
 
 COMMAND = Doctor()

@@ -8,7 +8,6 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 
 from fedcore.errors import ConfigError
 from fedcore.metrics import plain
@@ -157,6 +156,6 @@ def _tell(found: dict[str, Sum]) -> None:
 
 def _say_json(found: dict[str, Sum]) -> None:
     for name, part in found.items():
-        value = {**asdict(part), "scene": name, "broken": len(part.broken)}
+        value = {**vars(part), "scene": name, "broken": len(part.broken)}
         commands = [report.case.command for report in part.broken]
         say(json.dumps(plain({**value, "again": commands})))

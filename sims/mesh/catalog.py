@@ -11,6 +11,7 @@ SCENES = {
     "door": "sims.mesh.scene_door:DoorScene",
     "pulse": "sims.mesh.scene_pulse:PulseScene",
     "state": "sims.mesh.scene_state:StateScene",
+    "lookup": "sims.mesh.scene_lookup:LookupScene",
     "swarm": "sims.mesh.scene_swarm:SwarmScene",
     "mesh": "sims.mesh.scene_mesh:MeshScene",
 }

@@ -1,6 +1,7 @@
 """Clocks that disagree: each host has its own rate, its own zero and its own date."""
 
 from dataclasses import dataclass
+from math import ulp
 
 EPOCH_S = 1_800_000_000.0  # the true date at the start of every simulation
 
@@ -25,8 +26,14 @@ class Clock:
         return self.zero_s + self.rate * true_s
 
     def when(self, shown_s: float) -> float:
-        """Return the true time at which the monotonic clock shows ``shown_s``."""
-        return (shown_s - self.zero_s) / self.rate
+        """Return the true time at which the monotonic clock shows ``shown_s``.
+
+        Never a moment earlier: who is woken too early asks again at once, for ever.
+        """
+        true_s = (shown_s - self.zero_s) / self.rate
+        while self.read(true_s) < shown_s:
+            true_s += ulp(abs(shown_s) + abs(self.zero_s))
+        return true_s
 
     def date(self, true_s: float) -> float:
         """Return the date that it shows, in seconds since 1970."""

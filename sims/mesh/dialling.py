@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from fedcore.names import PeerId
 from sims.mesh.host import Host
 
 if TYPE_CHECKING:
@@ -31,6 +32,17 @@ class Dialling:
             self._planned.add(pair)
             rng = self.world.air.line(*(self.world.hosts[i] for i in pair)).rng
             self.world.later(rng.uniform(*REDIAL_S), lambda: self._dial(pair))
+
+    def at_once(self, a: Host, peer: PeerId) -> None:
+        """Connect ``a`` with ``peer`` now, if they are not and nothing is between."""
+        world = self.world
+        if world.wires.wire(a, peer) is not None:
+            return
+        for b in world.hosts:
+            able = b.peer == peer != a.peer and b.up and not (a.hidden and b.hidden)
+            if able and world.air.meet(a, b) and world.wires.free(a, b):
+                world.wires.connect(a, b)
+                return
 
     def _dial(self, pair: tuple[int, int]) -> None:
         self._planned.discard(pair)

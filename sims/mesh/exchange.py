@@ -183,6 +183,8 @@ class Exchange:
         def late() -> None:
             self._fail(host, boot, ask.ticket, "no answer in time")
 
+        if self.world.dials:
+            self.world.dialling.at_once(host, ask.peer)
         size_bytes = _size(ask.body)
         sent = self.world.send(host, ask.peer, size_bytes, arrive, once=True)
         if sent:
@@ -205,7 +207,7 @@ class Exchange:
     def _asked(self, host: Host, question: Question, ask: Ask) -> None:
         if host.asked_by[question.host.peer] >= OPEN_EACH:
             busy = "your questions wait for answers already"
-            self._reply(host, question, Refuse(ask.ticket, busy))
+            self._reply(host, question, Refuse(ask.ticket, busy), lost=True)
             return
         ticket = host.next_ticket
         host.next_ticket += 1
@@ -221,12 +223,19 @@ class Exchange:
         host.asked_by[question.host.peer] -= 1
         self._reply(host, question, effect)
 
-    def _reply(self, host: Host, question: Question, effect: Answer | Refuse) -> None:
+    def _reply(
+        self,
+        host: Host,
+        question: Question,
+        effect: Answer | Refuse,
+        *,
+        lost: bool = False,
+    ) -> None:
         event: Event
         if isinstance(effect, Answer):
             event = Answered(host.peer, question.ticket, effect.body)
         else:
-            event = Failed(host.peer, question.ticket, lost=False, why=effect.why)
+            event = Failed(host.peer, question.ticket, lost=lost, why=effect.why)
 
         def arrive(other: Host) -> None:
             if other is question.host and other.boots == question.boot:
@@ -236,13 +245,14 @@ class Exchange:
         self.world.send(host, question.host.peer, size_bytes, arrive, once=True)
 
     def _words(self, event: Event) -> str:
-        kind = type(event).__name__.lower()
+        words = type(event).__name__.lower()
         peer = self.world.name(getattr(event, "peer", None))
-        details = [getattr(event, name, "") for name in ("topic", "why")]
+        words += f" {peer}" if peer != "?" else ""
+        for name in ("topic", "why"):
+            detail = getattr(event, name, "")
+            words += f" {detail}" if detail else ""
         ticket = getattr(event, "ticket", None)
-        number = [] if ticket is None else [f"#{ticket}"]
-        words = [kind, *([peer] if peer != "?" else []), *details, *number]
-        return " ".join(word for word in words if word)
+        return words if ticket is None else f"{words} #{ticket}"
 
 
 def _body(event: Event) -> bytes:

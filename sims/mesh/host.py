@@ -26,6 +26,7 @@ class Host:
         service_s: how long it takes for one event.
         hidden: nobody can dial it.
         lies: what it does against the rules; 0 is nothing.
+        crooked: its owner has changed its program; nothing is promised for it.
         cut_effects: effects of the next step that leave before the power goes;
             None for no such plan.
         asked: who asked what, until it is answered, by ticket.
@@ -47,6 +48,7 @@ class Host:
     free_s: float = 0.0  # when its line up has sent what it has
     hidden: bool = False
     lies: int = 0
+    crooked: bool = False
     cut_effects: int | None = None
     alarm: int = 0  # counts alarms; only the newest one rings
     asked: dict[Ticket, "Question"] = field(default_factory=dict)
@@ -67,6 +69,11 @@ class Host:
     def up(self) -> bool:
         """Whether it has power."""
         return self.machine is not None
+
+    @property
+    def honest(self) -> bool:
+        """Whether it keeps the rules."""
+        return not (self.lies or self.crooked)
 
     def place(
         self, peers: Sequence[PeerId], rng: random.Random, true_s: Callable[[], float]

@@ -8,6 +8,7 @@ import random
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any, TypeVar
 
 from fedcore.errors import ProtocolError
 from p2p.machine import (
@@ -22,9 +23,13 @@ from p2p.machine import (
     Refuse,
     Tell,
     Told,
+    Up,
     Wake,
     Woken,
 )
+from p2p.mesh import Mesh
+from p2p.nat.effects import Dialled, UpBy
+from sims.mesh.host import Host
 from sims.mesh.place import Place
 from sims.mesh.trace import Trace
 
@@ -35,11 +40,45 @@ SHARE = 0.3  # of what it sends
 FLOOD = 40  # messages at once
 FLOOD_S = 2.0
 KEPT = 64
+M = TypeVar("M")
 
 
-def honest(machine: Machine) -> Machine:
-    """Return the machine under the hand of a liar, or ``machine`` itself."""
-    return machine.inner if isinstance(machine, Liar) else machine
+def honest(machine: Any) -> Any:
+    """Return the machine under the hands of liars and intruders, or itself."""
+    while isinstance(machine, Liar | Intruder):
+        machine = machine.inner
+    return machine
+
+
+def running(host: Host, kind: type[M]) -> M:
+    """Return the machine on ``host``, which has power, as it was before any lies."""
+    machine = honest(host.machine)
+    assert isinstance(machine, kind)  # noqa: S101 - scenes know what they have built
+    return machine
+
+
+class Intruder:
+    """Takes everybody whom it meets for a member, whatever the door says.
+
+    Args:
+        inner: a whole peer; its owner has no place in the network of the others.
+    """
+
+    def __init__(self, inner: Mesh) -> None:
+        self.inner = inner
+
+    @property
+    def topics(self) -> Collection[str]:
+        return self.inner.topics
+
+    def step(self, now_s: float, event: Any) -> Sequence[Any]:
+        """Let the peer act, and speak at once to whom it has met."""
+        effects = list(self.inner.step(now_s, event))
+        if isinstance(event, Up | UpBy | Dialled):
+            for name, part in self.inner.members.items():
+                said = part.step(now_s, Up(event.peer))
+                effects += self.inner.do(name, now_s, said)
+        return effects
 
 
 class Liar:

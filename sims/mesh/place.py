@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar, cast
 
 from fedcore.names import PeerId
 from p2p.identity.keys import Key
+from p2p.state.talks import Habits
 
 
 class Store(Protocol):
@@ -121,3 +122,7 @@ class Place:
     @property
     def peer(self) -> PeerId:
         return self.peers[self.index]
+
+    def habits(self) -> Habits:
+        """Return the habits of a replica here, which draws everything from our dice."""
+        return Habits(fresh=self.fresh, fresh_key=lambda: Key(self.rng.randbytes(32)))

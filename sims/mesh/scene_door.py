@@ -6,7 +6,6 @@ of another network, or too old, or who were sent away.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import cast
 
 from fedcore.names import PeerId
 from p2p.identity.openings import Opening
@@ -16,7 +15,7 @@ from p2p.members.judging import Policy
 from sims.mesh.charter import Charter, charter
 from sims.mesh.faults import ALL, DAY_S, Faults
 from sims.mesh.host import Host
-from sims.mesh.liar import honest
+from sims.mesh.liar import running
 from sims.mesh.place import Place
 from sims.mesh.weight import Scales
 from sims.mesh.world import World
@@ -113,4 +112,4 @@ class DoorScene:
 
 def door_of(host: Host) -> Door:
     """Return the door on ``host``, which has power."""
-    return cast(Door, honest(cast(Machine, host.machine)))
+    return running(host, Door)

@@ -6,7 +6,6 @@ heard of it must not keep it alive, nor what liars and clones repeat.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import cast
 
 from fedcore.names import PeerId
 from p2p.machine import Machine
@@ -14,7 +13,7 @@ from p2p.members.card import About
 from p2p.members.pulse import Pulse
 from sims.mesh.faults import ALL, Faults
 from sims.mesh.host import Host
-from sims.mesh.liar import honest
+from sims.mesh.liar import running
 from sims.mesh.place import Place
 from sims.mesh.weight import Scales
 from sims.mesh.world import World
@@ -59,8 +58,7 @@ class PulseScene:
         return None
 
     def _seen(self, world: World, host: Host) -> set[PeerId]:
-        pulse = cast(Pulse, honest(cast(Machine, host.machine)))
-        return {*pulse.alive(host.clock.read(world.now_s))}
+        return {*running(host, Pulse).alive(host.clock.read(world.now_s))}
 
     def figures(self, _world: World) -> Mapping[str, float]:
         return {"bytes of a pulse": self.scales.heaviest}

@@ -1,5 +1,6 @@
 """The register of ``sims.mesh.register``: it ends as one, and forgets nothing."""
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
@@ -7,9 +8,10 @@ from typing import cast
 from p2p.machine import Effect, Machine
 from sims.mesh.faults import ALL, Faults
 from sims.mesh.host import Host
-from sims.mesh.liar import honest
+from sims.mesh.liar import running
 from sims.mesh.place import Place
 from sims.mesh.register import NumberStore, Register
+from sims.mesh.users import users
 from sims.mesh.world import World
 
 SET_S = 2.0  # between two numbers that users set
@@ -30,21 +32,14 @@ class RegisterScene:
 
     def begin(self, world: World) -> None:
         world.checks.append(self._keeps)
-        self._set(world, 1)
+        users(world, SET_S, self._set)
 
-    def _set(self, world: World, number: int) -> None:
-        dice = world.dice("user", number)
-        host = dice.choice(world.hosts)
-
+    def _set(self, world: World, _dice: random.Random, number: int, host: Host) -> None:
         def act(machine: Machine, _now_s: float) -> Sequence[Effect]:
             return cast(Register, machine).set(number)
 
-        if world.nemesis.done:
-            return
-        if world.call(host, act) and not host.lies:
+        if world.call(host, act) and host.honest:
             self.promised[host.index] = number
-        wait_s = dice.expovariate(1 / SET_S)
-        world.later(wait_s, lambda: self._set(world, number + 1))
 
     def _keeps(self, _world: World, host: Host) -> str | None:
         """An old copy of a disk may forget; nothing else may."""
@@ -67,4 +62,4 @@ class RegisterScene:
 
 def value_of(host: Host) -> int:
     """Return the number that ``host`` knows."""
-    return cast(Register, honest(host.machine)).value if host.machine else 0
+    return running(host, Register).value if host.up else 0

@@ -17,7 +17,7 @@ from p2p.content.swarm import Ended, Seek, Swarm
 from p2p.machine import Machine
 from sims.mesh.faults import ALL, Faults
 from sims.mesh.host import Host
-from sims.mesh.liar import honest
+from sims.mesh.liar import running
 from sims.mesh.place import Place
 from sims.mesh.world import World
 
@@ -76,7 +76,7 @@ class SwarmScene:
 
     def missing(self, world: World) -> str | None:
         for host in world.honest:
-            shelf = cast(Swarm, honest(cast(Machine, host.machine))).shelf
+            shelf = running(host, Swarm).shelf
             for index, cid in self.cids.items():
                 blob = shelf.blob(cid)
                 if blob is None or not blob.whole:

@@ -19,7 +19,7 @@ class Trace:
 
     def __init__(self, kept: int = KEPT_LINES) -> None:
         self.tally: Counter[str] = Counter()
-        self.lines: deque[tuple[float, str, str, str, int]] = deque(maxlen=kept)
+        self.lines: deque[tuple[float, str, str, int]] = deque(maxlen=kept)
         self._digest = hashlib.sha256()
         self._seen = 0
 
@@ -28,8 +28,7 @@ class Trace:
         self._seen += 1
         said = f"{at_s!r}\0{who}\0{what}\0{len(body)}\0{zlib.crc32(body)}\n"
         self._digest.update(said.encode())
-        kind, _, rest = what.partition(" ")
-        self.lines.append((at_s, who, kind, rest, len(body)))
+        self.lines.append((at_s, who, what, len(body)))
 
     def count(self, what: str, by: int = 1) -> None:
         """Count ``what`` without a line of its own."""
@@ -48,7 +47,8 @@ class Trace:
         return "\n".join([*head, *map(_line, lines)])
 
 
-def _line(line: tuple[float, str, str, str, int]) -> str:
-    at_s, who, kind, rest, size_bytes = line
+def _line(line: tuple[float, str, str, int]) -> str:
+    at_s, who, what, size_bytes = line
+    kind, _, rest = what.partition(" ")
     size = f"  {size_bytes} B" if size_bytes else ""
     return f"{at_s:11.4f} s  {who:<4} {kind:<9} {rest}{size}"

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fedcore.names import PeerId
+from p2p.circuit import circuit_to, parted
 from p2p.nat.addresses import Address, Candidate
 from p2p.nat.effects import (
     Dial,
@@ -23,7 +24,6 @@ from p2p.nat.effects import (
 from sims.mesh.host import Host
 from sims.mesh.world import World
 
-CIRCUIT = "/p2p-circuit"
 PUNCH_S = 10.0  # one that punches alone gives up
 LUCK = 0.9  # of a punch; less when both are hidden
 PORT, DATA_PORT = 4001, 4002
@@ -75,7 +75,7 @@ class Ways:
     def _leads(self, dial: Dial) -> Iterator[tuple[Host, Host | None]]:
         """Yield where the addresses lead: to whom, and through whom."""
         for address in dial.addresses:
-            place, _, rest = address.partition(CIRCUIT)
+            place, rest = parted(address) or (address, "")
             first = self._at(place)
             if first is None:
                 continue
@@ -160,4 +160,4 @@ def addresses(
     """Return the multiaddrs of a peer: its own, or through the first host."""
     own = f"/ip4/{ip(index)}/tcp/{PORT}/p2p/{peer}"
     first = f"/ip4/{ip(0)}/tcp/{PORT}/p2p/{peers[0]}"
-    return [own, f"{first}{CIRCUIT}/p2p/{peer}"] if relay else [own]
+    return [own, circuit_to(peer, first)] if relay else [own]

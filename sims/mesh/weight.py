@@ -32,9 +32,11 @@ def weight_bytes(thing: object) -> int:
 
 def _parts(value: object) -> list[object]:
     """Return what ``value`` holds."""
-    if isinstance(value, Mapping):
+    if isinstance(value, int | float | None):
+        return []  # most of what there is
+    if isinstance(value, dict | Mapping):
         return [*value.keys(), *value.values()]
-    if isinstance(value, list | tuple | Set | deque):
+    if isinstance(value, list | tuple | set | deque | Set):
         return list(value)
     if is_dataclass(value) or type(value).__module__.startswith(("p2p.", "sims.")):
         slots = getattr(type(value), "__slots__", ())

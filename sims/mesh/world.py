@@ -66,6 +66,7 @@ class World:
         air: what is between the hosts.
         wires: their connections; ``channels`` are faster ones beside them.
         wanted: whether two hosts shall look for each other; all do.
+        dials: a host that asks another is connected with it first, if that can be.
         carry_out: does the effects that are not of ``p2p.machine``.
         noted: hears of each ``Note``.
         booted: hears of each host that boots.
@@ -87,6 +88,7 @@ class World:
         self.checks: list[Check] = []
         self.looks: list[Look] = []
         self.wanted: Callable[[Host, Host], bool] = lambda _a, _b: True
+        self.dials = False
         self.carry_out: Callable[[Host, object], None] = self._unknown
         self.noted: Callable[[Host, Note], None] = lambda _host, _note: None
         self.booted: Callable[[Host], None] = lambda _host: None
@@ -116,7 +118,7 @@ class World:
     @property
     def honest(self) -> list[Host]:
         """The hosts with power that keep the rules, clones included."""
-        return [host for host in self.hosts if host.up and not host.lies]
+        return [host for host in self.hosts if host.up and host.honest]
 
     def _host(self, index: int, original: int) -> Host:
         key = _key(self.seed, original)
@@ -160,7 +162,7 @@ class World:
 
     def violate(self, what: str, who: Host | None = None) -> None:
         """Say that something is broken. The first one counts; liars do not."""
-        if self.violation is None and not (who and who.lies):
+        if self.violation is None and (who is None or who.honest):
             name = who.name if who else "all"
             self.trace.add(self.now_s, name, f"BROKEN {what}")
             self.violation = Violation(what, self.now_s, name)
@@ -250,15 +252,16 @@ class World:
         once: bool = False,
     ) -> bool:
         """Send on the channel to ``peer``, or else on the wire; see ``Wires.send``."""
-        ways = (self.channels, self.wires)
-        return any(w.send(host, peer, size_bytes, arrive, once=once) for w in ways)
+        return self.channels.send(
+            host, peer, size_bytes, arrive, once=once
+        ) or self.wires.send(host, peer, size_bytes, arrive, once=once)
 
     def clone(self, host: Host) -> Host:
         """Return a new host with the key and the disk of ``host``; it boots soon."""
         twin = self._host(len(self.hosts), host.original)
         twin.disk = host.disk.image()
         twin.cloned = self.hosts[host.original].cloned = True
-        twin.lies, twin.hidden = host.lies, host.hidden
+        twin.lies, twin.hidden, twin.crooked = host.lies, host.hidden, host.crooked
         self.hosts.append(twin)
         self._boot_in(0.5, twin)
         return twin

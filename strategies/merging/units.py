@@ -65,12 +65,17 @@ def clustered(stack: Stack, count: int, passes: int, *, reweight: bool) -> Halve
 def balanced(ups: Tensor, downs: Tensor) -> Tensor:
     """Return each unit as one vector whose two parts are equally long, (n, out + in).
 
+    Its largest entry is positive: where a unit is as close to a centre as its opposite
+    is, what comes out must not depend on which of the two it was called.
+
     Args:
         ups: columns, none zero, (out, n).
         downs: rows, none zero, (n, in).
     """
     ratio = (downs.norm(dim=1) / ups.norm(dim=0)).sqrt()
-    return torch.cat([ups.T * ratio[:, None], downs / ratio[:, None]], 1)
+    points = torch.cat([ups.T * ratio[:, None], downs / ratio[:, None]], 1)
+    largest = points.abs().argmax(1, keepdim=True)
+    return points * points.gather(1, largest).sign()
 
 
 def grouped(

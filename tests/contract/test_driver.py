@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from fedcore.errors import ConfigError, PeerLostError, ProtocolError
+from fedcore.errors import ConfigError, PeerLostError, ProtocolError, StorageError
 from p2p.driver import MOST_OPEN_EACH, Driver
 from p2p.machine import (
     Answer,
@@ -153,7 +153,7 @@ def test_a_peer_may_have_so_many_questions_open(running):
     driver, _ = running(silent)
     for _ in range(MOST_OPEN_EACH):
         driver.asked("greedy", "/echo/1", b"")
-    with pytest.raises(ProtocolError, match="wait for answers already"):
+    with pytest.raises(PeerLostError, match="wait for answers already"):
         driver.asked("greedy", "/echo/1", b"").result(WAIT_S)
     assert not driver.asked("modest", "/echo/1", b"").done()
 
@@ -203,6 +203,31 @@ def test_a_fault_of_ours_ends_the_node_and_is_kept():
     driver = Driver(Reply(broken), Loop("a"), lambda note: None).start()
     assert driver.ended.wait(WAIT_S)
     assert isinstance(driver.failure, ZeroDivisionError)
+
+
+def test_a_disk_that_fails_ends_nothing(running, monkeypatch):
+    monkeypatch.setattr("p2p.driver.DISK_S", 0.05)
+    notes, rung, full = [], [], [True]
+
+    def broken(now_s, event):
+        rung.append(isinstance(event, Woken))
+        if full[0]:
+            raise StorageError("no space left")
+        return echo(now_s, event)
+
+    driver, machine = running(broken, note=notes.append)
+    with pytest.raises(ProtocolError, match="disk"):
+        driver.asked("p", "/echo/1", b"").result(WAIT_S)
+    assert set(notes) == {Note("disk", "no space left")}
+    full[0] = False
+    assert driver.asked("p", "/echo/1", b"x").result(WAIT_S) == b"x"
+    machine.seen.clear()
+    machine.wait_for(Woken)  # the alarm that could not be heard rings again
+
+
+def test_an_alarm_without_a_pause_keeps_nobody_waiting(running):
+    driver, _ = running(lambda now_s, e: [Wake(now_s), *echo(now_s, e)])
+    assert driver.asked("p", "/echo/1", b"x").result(WAIT_S) == b"x"
 
 
 def test_refusals_carry_the_reason(running):

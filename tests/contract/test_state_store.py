@@ -76,9 +76,10 @@ def test_what_was_committed_survives_and_the_rest_may_not(kept):
 def test_a_frozen_log_is_cut_and_what_was_ours_is_owed(kept):
     kept.store.append("anna", 0, ROWS, {5: b"s" * 64}, [])
     kept.store.append("ben", 0, ROWS, {5: b"s" * 64}, [])
-    kept.store.freeze("anna", 2, b"proof", b"tail", True)
-    kept.store.freeze("ben", 0, b"proof", b"", False)
-    kept.store.freeze("cleo", 0, b"proof", b"", False)
+    owed = [entry for entry, _ in ROWS[2:]]
+    kept.store.freeze("anna", 2, b"proof", b"tail", owed)
+    kept.store.freeze("ben", 0, b"proof", b"", ())
+    kept.store.freeze("cleo", 0, b"proof", b"", ())
     kept.store.set_tail("ben", b"later")
     kept.store.commit()
     again = kept.again()
@@ -87,10 +88,24 @@ def test_a_frozen_log_is_cut_and_what_was_ours_is_owed(kept):
         "ben": Stored(0, 0, {}, b"proof", b"later"),
         "cleo": Stored(0, 0, {}, b"proof", b""),
     }
-    assert again.owed() == [entry for entry, _ in ROWS[2:]]
+    assert again.owed() == owed
     again.settle(2)
     again.commit()
     assert kept.again().owed() == [ROWS[4][0]]
+
+
+def test_a_log_that_is_dropped_leaves_nothing_and_may_begin_anew(kept):
+    for name in ("anna", "ben"):
+        kept.store.append(name, 0, ROWS, {5: b"s" * 64}, [])
+    kept.store.drop("anna")
+    kept.store.append("cleo", 0, ROWS[:1], {1: b"s" * 64}, [])
+    kept.store.commit()
+    again = kept.again()
+    assert again.load().keys() == {"ben", "cleo"}
+    assert again.rows("ben", 0, 9) == ROWS
+    again.append("anna", 0, ROWS[:2], {2: b"t" * 64}, [])
+    again.commit()
+    assert kept.again().load()["anna"] == Stored(2, 3, {2: b"t" * 64})
 
 
 def test_keys_are_kept_in_order(kept):
@@ -215,3 +230,45 @@ def test_what_was_acknowledged_survives_kill(tmp_path):
             assert held.root().hex() == roots[known]
         store.close()
     assert known > 150
+
+
+def test_a_reopened_store_forgets_what_was_not_committed_and_goes_on(kept):
+    store = kept.store
+    store.append("w", 0, ROWS[:2], {2: b"s"}, [])
+    store.commit()
+    store.append("w", 2, ROWS[2:], {5: b"t"}, [2])
+    store.reopen()
+    store.check_room()
+    assert store.load()["w"].length == 2
+    store.append("w", 2, ROWS[2:3], {3: b"u"}, [])
+    store.commit()
+    assert kept.again().rows("w", 0, 9) == ROWS[:3]
+
+
+def test_much_is_committed_before_it_is_more_and_little_may_wait(tmp_path):
+    kept = Sqlite(tmp_path / "state")
+    kept.store.append("w", 0, ROWS[:2], {2: b"s"}, [])
+    kept.store.commit(4)  # three bytes of entries wait
+    assert not kept.again().load()
+    kept.store.append("w", 0, ROWS, {5: b"s"}, [])
+    kept.store.commit(4)
+    assert kept.again().load()["w"].length == 5
+    kept.store.close()
+
+
+def test_a_store_on_a_full_disk_is_used_again_when_there_is_room(tmp_path):
+    kept = Sqlite(tmp_path / "state")
+    kept.store.append("w", 0, ROWS[:2], {2: b"s"}, [])
+    kept.store.commit()
+    pages = kept.store._run("PRAGMA page_count")[0][0]
+    kept.store._run(f"PRAGMA max_page_count = {pages}")
+    large = [(Entry(Kind.NOTE, bytes(1 << 20)), bytes(32))]
+    with pytest.raises(StorageError, match="free some space"):
+        kept.store.append("w", 2, large, {3: b"t"}, [])
+    with pytest.raises(StorageError, match="start again"):
+        kept.store.commit()
+    kept.store.reopen()
+    kept.store.append("w", 2, large, {3: b"t"}, [])
+    kept.store.commit()
+    assert kept.again().load()["w"].length == 3
+    kept.store.close()

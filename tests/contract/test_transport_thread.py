@@ -96,7 +96,7 @@ def test_who_works_on_an_answer_for_too_long_does_not_stop_the_mesh(monkeypatch)
     with pair() as (a, b):
         b.serve("/slow/1", begun)
         b.serve("/echo/1", echo)
-        with pytest.raises(ProtocolError, match="nobody answered in time"):
+        with pytest.raises(PeerLostError, match="nobody answered in time"):
             a.ask(b.me, "/slow/1", b"", 10).result(15)
         assert a.ask(b.me, "/echo/1", b"x", 10).result(15).endswith(b":x")
 

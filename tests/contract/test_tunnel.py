@@ -174,6 +174,44 @@ def test_a_service_that_is_down_ends_the_connection(ends):
         assert sock.recv(10) == b""
 
 
+def test_a_name_is_looked_up_while_others_are_served(ends, monkeypatch):
+    asked, go = threading.Event(), threading.Event()
+
+    def slow(host, port, type):
+        asked.set()
+        go.wait(20)
+        return [(socket.AF_INET, type, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(ends.far_tunnel._services, "names", slow)
+    with service(echo) as port:
+        ends.far_tunnel.expose("named", "web.example", port)
+        ends.far_tunnel.expose("echo", "127.0.0.1", port)
+        with dial(ends.near_tunnel.forward(B.peer, "named")) as named:
+            assert asked.wait(10)
+            with dial(ends.near_tunnel.forward(B.peer, "echo")) as other:
+                other.sendall(b"meanwhile")
+                assert other.recv(9) == b"meanwhile"
+            go.set()
+            named.sendall(b"at last")
+            assert named.recv(7) == b"at last"
+
+
+def test_one_can_ask_beforehand_whether_there_is_a_service(ends):
+    with service(echo) as port:
+        ends.far_tunnel.expose("echo", "127.0.0.1", port)
+        assert ends.near_tunnel.tried(B.peer, "echo").result(10) == b""
+        assert settled(lambda: len(ends.far_tunnel._pipes), 0) == 0
+    for name, why in (("ecko", "no service 'ecko'"), ("echo", "does not answer")):
+        with pytest.raises(ProtocolError, match=why):
+            ends.near_tunnel.tried(B.peer, name).result(10)
+
+
+def test_a_name_that_leads_nowhere_ends_the_connection(ends):
+    ends.far_tunnel.expose("lost", "no.such.host.invalid", 80)
+    with dial(ends.near_tunnel.forward(B.peer, "lost")) as sock:
+        assert sock.recv(10) == b""
+
+
 def test_an_end_that_is_gone_without_a_word_is_noticed(monkeypatch):
     monkeypatch.setattr("p2p.channel.tunnel._LOOK_S", 0.1)
     ends = Ends()

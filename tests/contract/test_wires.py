@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,10 +12,12 @@ from fedcore.errors import PeerLostError
 from p2p import wires as node_wires
 from p2p.channel.caps import Caps
 from p2p.channel.channel import channel
+from p2p.channel.width import MOST
 from p2p.driver import Driver
-from p2p.machine import Ask
+from p2p.machine import Ask, Tell
 from p2p.nat.effects import Closed, NotOpened, Opened, Punch
 from p2p.nat.punch import Opening
+from p2p.transport import MAX_BODY_BYTES
 from p2p.wires import NodeWires
 from tests.channel_ends import A, B, Echo, both, sockets
 
@@ -36,7 +39,9 @@ heard = []
 @pytest.fixture
 def wires():
     heard.clear()
-    mesh = SimpleNamespace(serve=lambda *_: None, watch=lambda _: None)
+    mesh = SimpleNamespace(
+        serve=lambda *_: None, watch=lambda _: None, listen_elsewhere=lambda _: None
+    )
     made = NodeWires(mesh, SimpleNamespace(port=1), A, Caps(), random.Random(1))
     driver = Driver(Silent(), made, lambda note: None).start()
     made.attach(driver)
@@ -52,7 +57,7 @@ def until(good):
         time.sleep(0.01)
 
 
-def opening_to(wires, monkeypatch, serve, ended_first):
+def opening_to(wires, monkeypatch, serve, ended_first=False, punch=PUNCH):
     """Punch to a far end that hangs up; return once the attempt has ended."""
     near, far = sockets()
     opened = threading.Event()
@@ -79,7 +84,7 @@ def opening_to(wires, monkeypatch, serve, ended_first):
 
         monkeypatch.setattr(node_wires, "channel", slowly)
     post = wires._driver.post
-    return both(lambda: wires._punch(PUNCH, post), answer)[1]
+    return both(lambda: wires._punch(punch, post), answer)[1]
 
 
 def channels_heard():
@@ -112,6 +117,36 @@ def test_a_question_for_much_data_waits_for_a_channel(wires, monkeypatch):
     assert answer.result(20) == b"much"
     far.close()
     until(lambda: channels_heard() == [Opened, Closed])
+
+
+def test_channels_beside_the_first_share_much_data_and_outlive_it(wires, monkeypatch):
+    beside = replace(PUNCH, beside=True)
+    far = [opening_to(wires, monkeypatch, Echo(), punch=beside) for _ in range(MOST)]
+    assert wires.channels(B.peer) == MOST
+    assert [e.beside for e in heard if isinstance(e, Opened)] == [False] + [True] * 3
+    body = bytes(100_000)
+    asks = [wires.ask(Ask(B.peer, "/x", body, n, 20.0, bulk=True)) for n in range(8)]
+    assert {ask.result(20) for ask in asks} == {body}
+    assert min(end.received_bytes for end in far) > 2 * len(body)
+    opening_to(wires, monkeypatch, Echo(), punch=beside)  # one more than there may be
+    assert wires.channels(B.peer) == MOST
+    moved = wires.moved(B.peer)
+    far[0].close()
+    until(lambda: wires.channels(B.peer) == MOST - 1)
+    assert wires.ask(Ask(B.peer, "/x", b"small", 1, 20.0)).result(20) == b"small"
+    assert all(
+        now >= then for now, then in zip(wires.moved(B.peer), moved, strict=True)
+    )
+    assert Closed not in channels_heard()
+    for end in far:
+        end.close()
+    until(lambda: Closed in channels_heard())
+
+
+def test_what_is_too_long_to_be_told_without_a_channel_is_dropped(wires):
+    wires.tell(
+        Tell(B.peer, "/x", bytes(MAX_BODY_BYTES + 1))
+    )  # the mesh here cannot tell
 
 
 def test_a_punch_that_outlives_the_node_opens_nothing(wires, monkeypatch):

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, chdir, contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,18 @@ def write(name: str, text: str) -> Callable[[], None]:
     return lambda: (Path(name).write_text(text), None)[1]
 
 
+@cache
+def a_run() -> dict[Path, bytes]:
+    """Return the files of a finished run, relative to where it was started."""
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        assert main(["sim", "run", "-q", "--no-report", *sets("run.rounds=2")]) == 0
+        return {p: p.read_bytes() for p in Path("runs").rglob("*") if p.is_file()}
+
+
 def finished() -> None:
-    assert main(["sim", "run", "-q", "--no-report", *sets("run.rounds=2")]) == 0
+    for path, content in a_run().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
 
 def stopped() -> None:

@@ -13,10 +13,11 @@ from libp2p.peer.id import ID
 from libp2p.relay.circuit_v2.pb.circuit_pb2 import StopMessage
 
 from fedcore.errors import PeerLostError, ProtocolError
+from p2p.circuit import CIRCUIT
 from p2p.identity.keys import Key
 from p2p.libp2p.allowance import RelayLimits
 from p2p.libp2p.config import Libp2pConfig
-from p2p.libp2p.hops import CIRCUIT, HOP, STOP, heard, read_circuit, read_relay, said
+from p2p.libp2p.hops import HOP, STOP, heard, read_circuit, read_relay, said
 from p2p.libp2p.parts import Relayed, Relaying
 from p2p.libp2p.thread import MeshThread
 from p2p.libp2p.transport import open_libp2p

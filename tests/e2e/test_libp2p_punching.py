@@ -6,7 +6,7 @@ from libp2p.relay.circuit_v2.pb.dcutr_pb2 import HolePunch
 from multiaddr import Multiaddr
 
 from fedcore.errors import ProtocolError
-from p2p.libp2p.hops import CIRCUIT
+from p2p.circuit import CIRCUIT
 from p2p.libp2p.parts import Punching, Relaying
 from p2p.libp2p.punching import DCUTR, MAX_ADDRESSES, MAX_HOSTS, Puncher
 from p2p.members.places import Reach

@@ -90,6 +90,24 @@ def test_most_answers_decide_and_a_draw_is_unknown():
     run(main)
 
 
+def test_two_who_reached_us_where_no_interface_is_make_it_an_address_of_ours():
+    async def main():
+        ours = part()
+        async with nodes(quick(parts=[ours])) as (ann,):
+            asking, now_s = ours._asking, trio.current_time()
+            port = ann.addresses()[0].split("/")[4]
+            far = f"/ip4/45.33.1.7/tcp/{port}"
+            for name, where in (("a", far), ("b", "/ip4/45.33.1.7/tcp/1")):
+                asking.verdicts[name] = Verdict(name, True, where, now_s)
+            assert not any("45.33" in a for a in ann.addresses())  # one word, one port
+            asking.verdicts["c"] = Verdict("c", True, far, now_s)
+            assert f"{far}/p2p/{ann.me}" in ann.addresses()
+            asking.met()  # none of the three is here any more
+            assert not any("45.33" in a for a in ann.addresses())
+
+    run(main)
+
+
 @pytest.mark.parametrize("reply", [b"\xff" * 12, b"\x03abc", b"", b"\x02\x08\x00"])
 def test_a_server_that_babbles_says_nothing(reply):
     async def main():

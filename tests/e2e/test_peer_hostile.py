@@ -114,16 +114,16 @@ def page_of(node):
 
 
 def test_a_relay_goes_on_under_noise_and_silence(tmp_path):
-    port, first = 20_000 + os.getpid() % 5_000 * 4, 0
-    words = ["--listen", "127.0.0.1", "--port", str(port), "--data-port", str(port + 1)]
+    words = ["--listen", "127.0.0.1", "--port", "0", "--data-port", "0"]
     relay = Node(tmp_path / "relay")
     relay.begin("relay", *words)
     try:
-        relay.until(lambda: "relay at" in relay.log(), "it relays")
+        relay.until(lambda: "find.relays=" in relay.log(), "it relays")
         address = relay.log().split("relay at ")[1].split()[0]
-        first = size_bytes(relay)
+        data = relay.log().split("for data at ports ")[1].splitlines()[0].split(", ")
+        first, eyes = size_bytes(relay), data[1:]
         with ExitStack() as stack:
-            for number in range(port, port + 4):
+            for number in map(int, [address.split("/")[4], *data]):
                 crowd = stack.enter_context(Crowd(number))
                 crowd.come(1000)
                 for noise in garbage():
@@ -133,7 +133,7 @@ def test_a_relay_goes_on_under_noise_and_silence(tmp_path):
                 peer = guest.connect([address], 10).result(15)
                 grant = read_grant(guest.ask(peer, "/splice/1", WANTED, 10).result(15))
                 assert grant.addresses
-            for eye in (port + 2, port + 3):  # from another machine, as it were
+            for eye in map(int, eyes):  # from another machine, as it were
                 with socket.create_connection(
                     ("127.0.0.1", eye), 5, ("127.0.0.2", 0)
                 ) as sock:

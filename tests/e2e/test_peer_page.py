@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 
+from clients.peer.control import ask
 from tests.nodes import HERE, QUIET, Node, all_level, stop_all
 
 pytestmark = pytest.mark.slow
@@ -86,6 +87,7 @@ def test_prometheus_reads_the_figures(pair):
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 def test_a_browser_shows_the_mesh(pair, tmp_path):
     ann, eve = pair
+    ask(ann.home, {"do": "found", "run": "<i>r", "spec": "", "origin": ""})
     flags = [
         "--headless=new",
         "--no-sandbox",
@@ -105,6 +107,10 @@ def test_a_browser_shows_the_mesh(pair, tmp_path):
     assert ann.status()["root"][:16] in shown
     assert eve.status()["peer"][-8:] in shown
     assert "direct (same network)" in shown
+    assert "&lt;i&gt;r: 0 additions, 0 of them ours" in shown
+    status = json.loads(asked(ann, "/api/status")[2])
+    assert f"{status['entries']} signed entries of 2 writers" in shown
+    assert status["history"]["entries"][-1] == status["entries"]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")

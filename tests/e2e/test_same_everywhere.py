@@ -23,7 +23,8 @@ from tests.cases import TRAINER, digest_of, rules_of, task_of
 
 PEERS, ROUNDS = 5, 3
 PACER = Synchronous(cohort=PEERS, quorum=PEERS)
-every_strategy = pytest.mark.parametrize("name", STRATEGIES)
+# All tests of one strategy after each other, so that they share its ``in_the_loop``.
+every_strategy = pytest.mark.parametrize("name", STRATEGIES, scope="module")
 
 
 # A mesh takes longest, and what it adds is the wire: one of each form of answer and of
@@ -97,7 +98,7 @@ def test_flower_in_one_process(name):
         assert through_flower(name, grid) == in_the_loop(name)
 
 
-@pytest.mark.parametrize("name", MESHED)
+@pytest.mark.parametrize("name", MESHED, scope="module")
 def test_mesh_in_memory(name):
     network, rules = MemoryNetwork(delay_s=0.2), rules_of(name, steps=3)
     nodes = [

@@ -4,7 +4,7 @@ from functools import cache
 
 import pytest
 
-from tests.nat.spaces import why_not
+from sims.natlab.spaces import why_not
 
 reason = cache(why_not)
 

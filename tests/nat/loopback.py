@@ -31,12 +31,14 @@ def punch(peer, token, candidates, *, dialer, **more):
     )
 
 
-def both(a: Punch, b: Punch, la: Listener, lb: Listener) -> tuple[Future[Opening], ...]:
+def both(
+    a: Punch, b: Punch, la: Listener, lb: Listener, pace: Pace = PACE
+) -> tuple[Future[Opening], ...]:
     """Run both sides at once; return what became of them."""
     with ThreadPoolExecutor(2) as pool:
         ends = [(a, la), (b, lb)]
         return tuple(
-            pool.submit(open_socket, p, listener, random.Random(i), PACE)
+            pool.submit(open_socket, p, listener, random.Random(i), pace)
             for i, (p, listener) in enumerate(ends)
         )
 

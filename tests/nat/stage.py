@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from tests.nat.lab import Lab, Place
+from sims.natlab.lab import Lab, Place
 
 PORT = 4001
 Said = dict[str, Any]

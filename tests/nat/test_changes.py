@@ -2,8 +2,8 @@
 
 import pytest
 
+from sims.natlab.lab import Lab
 from tests.nat import stage
-from tests.nat.lab import Lab
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
@@ -86,6 +86,21 @@ def test_long_and_lossy_links_are_punched_too():
         a = stage.peer(lab, lab.home("ha", "shifting"), hubs, ["hb"])
         stage.peer(lab, lab.home("hb", "port-restricted"), hubs)
         assert opened_after(a, "hb", 1) == "direct (punched)"
+
+
+def test_a_peer_that_starts_before_its_network_has_the_best_way_in_the_end():
+    with Lab() as lab:
+        hubs = [stage.hub(lab, name)[0] for name in ("hub1", "hub2")]
+        home = lab.home("ha", "port-restricted")
+        lab.unplug(home)
+        a = stage.peer(lab, home, hubs, ["hb"])
+        b = stage.peer(lab, lab.home("hb", "port-restricted"), hubs)
+        for actor in (a, b):
+            actor.wait(lambda words: words["event"] == "here", 20)
+        lab.plug(home)
+        count = 1
+        while opened_after(a, "hb", count, 60) != "direct (punched)":
+            count += 1  # relayed at first, if it began with the addresses of before
 
 
 def test_ipv6_leads_past_symmetric_nats():

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from p2p.identity.keys import Key
-from tests.nat.lab import Lab
+from sims.natlab.lab import Lab
 from tests.nat.stage import Actor
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
@@ -53,24 +53,36 @@ def start(lab, place, seed, relay="", target=""):
     return Actor(place.name, lab.start(place, *command))
 
 
+@pytest.fixture(scope="module")
+def couples():
+    """Return, by kind of router, two peers behind two such, and their ids."""
+    kinds = ("port-restricted", "shifting", "symmetric")
+    with Lab() as lab:
+        public = lab.host("relay")
+        start(lab, public, 1)
+        relay = f"/ip4/{public.ip}/tcp/4001/p2p/{Key(bytes([1]) * 32).peer}"
+        found = {}
+        for seed, kind in zip(range(2, 8, 2), kinds, strict=True):
+            ids = [Key(bytes([i]) * 32).peer for i in (seed, seed + 1)]
+            homes = [lab.home(f"{kind}-{name}", kind) for name in ("ann", "bob")]
+            ann = start(lab, homes[0], seed, relay)
+            bob = start(lab, homes[1], seed + 1, relay, ids[0])
+            found[kind] = (ann, ids[0]), (bob, ids[1])
+        yield found
+
+
 @pytest.mark.parametrize(
     ("kind", "way"),
     [("port-restricted", "direct"), ("shifting", "direct"), ("symmetric", "relayed")],
 )
-def test_a_circuit_between_two_homes_becomes_direct_where_it_can(kind, way):
-    relay_id, ann_id, bob_id = (Key(bytes([i]) * 32).peer for i in (1, 2, 3))
-    with Lab() as lab:
-        public = lab.host("relay")
-        start(lab, public, 1)
-        relay = f"/ip4/{public.ip}/tcp/4001/p2p/{relay_id}"
-        ann = start(lab, lab.home("ann", kind), 2, relay)
-        bob = start(lab, lab.home("bob", kind), 3, relay, ann_id)
-        for actor, other in ((ann, bob_id), (bob, ann_id)):
-            until_said(actor, {"event": "relayed", "peer": other})
-            until_said(actor, {"event": way, "peer": other})
-        until_said(ann, {"event": "reachable", "kind": "private"})
-        direct = {"event": "direct", "peer": bob_id} in ann.said
-        assert direct == (way == "direct")
+def test_a_circuit_between_two_homes_becomes_direct_where_it_can(couples, kind, way):
+    (ann, ann_id), (bob, bob_id) = couples[kind]
+    for actor, other in ((ann, bob_id), (bob, ann_id)):
+        until_said(actor, {"event": "relayed", "peer": other})
+        until_said(actor, {"event": way, "peer": other})
+    until_said(ann, {"event": "reachable", "kind": "private"})
+    direct = {"event": "direct", "peer": bob_id} in ann.said
+    assert direct == (way == "direct")
 
 
 def until_said(actor, words):

@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
+from sims.natlab.lab import Lab
+from sims.natlab.routers import KINDS
 from tests.nat import stage
-from tests.nat.lab import Lab
-from tests.nat.routers import KINDS
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 

@@ -1,9 +1,9 @@
-"""Whole nodes where little is as usual: a relay within, no IPv4, a dead invite."""
+"""Whole nodes where little is as usual: a relay in a cloud, no IPv4, a dead invite."""
 
 import pytest
 
-from tests.nat.lab import Lab, inside
-from tests.nat.spaces import ip
+from sims.natlab.lab import Lab
+from sims.natlab.spaces import ip
 from tests.nodes import QUIET, Node, all_level, stop_all
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.timeout(240)]
@@ -16,7 +16,7 @@ def town(tmp_path):
     nodes = []
 
     def settle(place, *words, ways=None):
-        node = Node(tmp_path / place.name, inside(place.space, []))
+        node = Node(tmp_path / place.name, lab.inside(place))
         words = [*words, "--set", f"name={place.name}"]
         if nodes:
             node.run("join", nodes[0].run("invite"), *words)
@@ -25,7 +25,10 @@ def town(tmp_path):
         if ways is not None:
             (node.home / "ways").write_text(ways)
         nodes.append(node)
-        return node.up()
+        if len(nodes) == 1:
+            return node.up()
+        node.begin("up", "-v")
+        return node
 
     with Lab() as lab:
         yield lab, settle
@@ -46,7 +49,10 @@ def all_joined(nodes):
 
 def test_a_member_relays_for_two_that_cannot_reach_each_other(town):
     lab, settle = town
-    ann = settle(lab.host("ann"), *QUIET, "--set", "relay.serve=true")
+    cloud = lab.home("ann", "port-restricted")
+    lab.expose(cloud)
+    relay = ["--set", "relay.serve=true", "--set", f"relay.address={cloud.wan}"]
+    ann = settle(cloud, *QUIET, *relay)
     bob, cyd = (settle(lab.home(n, "symmetric"), *QUIET) for n in ("bob", "cyd"))
     all_joined([ann, bob, cyd])
     me = ann.status()["peer"]

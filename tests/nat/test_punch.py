@@ -25,8 +25,8 @@ def ports():
         yield a, b
 
 
-def stranger(port, said=b""):
-    sock = socket.create_connection(("127.0.0.1", port), 5)
+def stranger(port, said=b"", host="127.0.0.1"):
+    sock = socket.create_connection((host, port), 5)
     if said:
         sock.sendall(said)
     return sock
@@ -142,19 +142,28 @@ def test_silent_connections_are_cut_off_in_time():
 
 
 def test_a_thousand_half_open_connections_do_not_hurt():
-    with Listener(most_half_open=100) as a, Listener() as b:
-        flood = [stranger(a.port) for _ in range(1000)]
+    with Listener(most_half_open=100) as a, Listener() as b, ExitStack() as stack:
+        for _ in range(1000):
+            stack.enter_context(stranger(a.port))
         assert until(lambda: a.refused >= 900)
         assert a.half_open <= 100
         x, y = pair(a, b)
-        talk(x.sock, y.sock)
-        for sock in [*flood, x.sock, y.sock]:
-            sock.close()
+        talk(stack.enter_context(x.sock), stack.enter_context(y.sock))
 
 
 def test_a_port_of_another_program_is_refused_by_name():
     with Listener() as listener, pytest.raises(ConfigError, match=str(listener.port)):
         Listener(listener.port)
+
+
+def test_a_port_may_be_open_on_some_addresses_only():
+    with Listener(0, ["127.0.0.1", "127.0.0.3"]) as listener:
+        for host in ("127.0.0.1", "127.0.0.3"):
+            stranger(listener.port, host=host).close()
+        with pytest.raises(ConnectionRefusedError):
+            stranger(listener.port, host="127.0.0.2")
+    with pytest.raises(ConfigError, match=r"on 203\.0\.113\.9"):
+        Listener(0, ["127.0.0.1", "203.0.113.9"])
 
 
 def test_tokens_of_chance_do_not_open_a_port(ports):

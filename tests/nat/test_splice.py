@@ -6,6 +6,7 @@ import secrets
 import socket
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -15,7 +16,9 @@ from p2p.nat.effects import Splice
 from p2p.nat.grants import PAIRED, Warden, knock
 from p2p.nat.listener import Listener
 from p2p.nat.pipes import CopiedFlow, SplicedFlow
-from p2p.nat.relay import Quota, SpliceRelay
+from p2p.nat.punch import Pace
+from p2p.nat.quota import Quota
+from p2p.nat.relay import SpliceRelay
 from tests.nat.loopback import both, drain, punch, talk
 
 pytestmark = pytest.mark.slow
@@ -126,16 +129,33 @@ def test_who_waits_too_long_alone_is_sent_away():
 
 
 def test_a_thousand_silent_connections_do_not_hurt():
-    with SpliceRelay(WARDEN, HERE, quota=Quota(waiting=100)) as relay:
+    with (
+        SpliceRelay(WARDEN, HERE, quota=Quota(waiting=100)) as relay,
+        ExitStack() as stack,
+    ):
         early = ticket(relay)
-        waiting = knocked(relay, early, dialer=True)
-        flood = [socket.create_connection(relay.address) for _ in range(1000)]
-        with knocked(relay, early, dialer=False) as other:
-            assert other.recv(1) == PAIRED
-            assert waiting.recv(1) == PAIRED
-            assert relay.tally().waiting <= 100
-        for sock in [*flood, waiting]:
-            sock.close()
+        waiting = stack.enter_context(knocked(relay, early, dialer=True))
+        for _ in range(1000):
+            stack.enter_context(socket.create_connection(relay.address))
+        other = stack.enter_context(knocked(relay, early, dialer=False))
+        assert other.recv(1) == PAIRED
+        assert waiting.recv(1) == PAIRED
+        assert relay.tally().waiting <= 100
+
+
+def test_who_has_shown_a_ticket_is_heard_before_it_makes_room():
+    relay = SpliceRelay(WARDEN, HERE, quota=Quota(waiting=2))
+    with ExitStack() as stack:  # the relay's thread does not run: its turns are ours
+        early = stack.enter_context(knocked(relay, ticket(relay), dialer=True))
+        relay._accept(0.0)
+        stack.callback(lambda: relay.__enter__().__exit__())  # closes all
+        stack.enter_context(socket.create_connection(relay.address))
+        stack.enter_context(socket.create_connection(relay.address))
+        relay._accept(0.0)
+        early.setblocking(False)
+        with pytest.raises(BlockingIOError):  # it is waited for, not hung up on
+            early.recv(1)
+        assert relay.tally().refused == {"too many": 1}
 
 
 def test_quotas_hold():
@@ -181,13 +201,16 @@ def test_a_circuit_ends_when_a_quota_is_used_up(quota, why):
 def test_a_reader_that_stops_costs_no_memory_and_hinders_nobody(relay):
     slow, fast = circuit(relay), circuit(relay)
     slow[0].setblocking(False)
-    sent = 0
-    for _ in range(200):  # until all buffers on the way are full
+    sent = stuck = 0
+    while stuck < 20:  # until all buffers on the way are full
         try:
             sent += slow[0].send(bytes(1 << 20))
+            stuck = 0
         except BlockingIOError:
+            stuck += 1
             time.sleep(0.005)
-    assert 0 < sent < 64 << 20
+        assert sent < 64 << 20
+    assert sent
     talk(*fast)
     for end in [*slow, *fast]:
         end.close()
@@ -259,17 +282,18 @@ def test_a_relay_that_refuses_is_named(relay):
             punch("a", token, [], dialer=False, **more),
             la,
             lb,
+            Pace(whole_s=0.5),
         )
         for end in ends:
             with pytest.raises(PeerLostError, match="ticket refused"):
                 end.result()
 
 
-def test_a_gigabyte_costs_less_than_a_second_of_the_relays_thread(relay):
-    """100 times the 13 MB a CPU-second that py-libp2p's relay moves is 1.3 GB."""
+def test_the_relays_thread_moves_fifty_times_what_that_of_libp2p_does(relay):
+    """py-libp2p's relay moves 13 MB a CPU-second."""
     before = _thread_s("relay")
     a, b = circuit(relay)
-    total = 1 << 30
+    total = 1 << 28
     done = drain(b, total)
     chunk = memoryview(bytes(1 << 20))
     for _ in range(total >> 20):

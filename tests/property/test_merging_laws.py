@@ -1,5 +1,7 @@
 """Laws of merging adapters, for any sizes, ranks and weights."""
 
+from itertools import product as every_choice
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -149,6 +151,18 @@ def test_completed_rows_are_orthonormal_as_far_as_there_is_room(k, width, rank, 
         found = completed(rows, old)
         close(found @ found.T, torch.diag((torch.arange(rank) < width).double()))
         close(found[:k], rows)
+
+
+def test_nor_does_it_where_a_unit_is_as_close_to_a_centre_as_its_opposite():
+    """Numbers are such units: (1, 1) and (1, -1) are at right angles."""
+    ups = torch.tensor([[0.3923, -0.2236, -0.3195, -1.2050, 0.8033]]).double()
+    downs = torch.tensor([[1.0445, -0.6332, 0.5731, 0.5409, 0.1748]]).double().T
+    mass = torch.ones(5).double()
+    want = product(clustered(Stack(ups, downs, mass), 1, 50, reweight=True))
+    for called in every_choice([-1.0, 2.0], repeat=5):
+        c = torch.tensor(called).double()
+        same = Stack(ups * c, downs / c[:, None], mass)
+        close(product(clustered(same, 1, 50, reweight=True)), want)
 
 
 def test_units_of_zeros_merge_to_nothing():

@@ -15,6 +15,7 @@ from p2p.nat.effects import (
     Dial,
     Dialled,
     Here,
+    Narrow,
     NotDialled,
     NotOpened,
     Open,
@@ -79,11 +80,11 @@ class Luck:
         late_s = self.now_s + self.rng.choice([0.01, 0.3, 5.0, 20.0])
         if self.rng.random() < 0.05:
             return  # the answer is lost; the machine must not wait for ever
-        peer, ticket = effect.peer, effect.ticket
-        ways = self.ways[peer] if self.rng.random() < 0.9 else set()
-        self.at(late_s, self._dialled(effect, ways, peer, ticket))
+        ways = self.ways[effect.peer] if self.rng.random() < 0.9 else set()
+        self.at(late_s, self._dialled(effect, ways))
 
-    def _dialled(self, effect, ways, peer, ticket):
+    def _dialled(self, effect, ways):
+        peer, ticket = effect.peer, effect.ticket
         if isinstance(effect, Open):
             if "channel" in ways:
                 return Opened(peer, ticket, "direct (punched)")
@@ -185,15 +186,66 @@ def test_what_fails_is_tried_for_ever_but_ever_less_often():
     assert len(times) < 24 * 60 * 4
 
 
-def test_a_new_network_is_tried_at_once():
-    luck = Luck(3, peers=1)
+@pytest.mark.parametrize("alone_s", [10, 20, 35, 50, HOUR_S])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_new_network_is_tried_at_once(seed, alone_s):
+    luck = Luck(seed, peers=1)
     (peer,) = luck.ways
     luck.ways[peer] = set()
-    luck.run(HOUR_S)
+    luck.answer = lambda effect: luck.at(luck.now_s, luck._dialled(effect, set()))
+    luck.run(alone_s)
     before = len(luck.begun[peer])
-    luck.at(HOUR_S, Here(()))
-    luck.run(HOUR_S + 1)
-    assert len(luck.begun[peer]) > before
+    luck.at(alone_s, Here(()))
+    luck.run(alone_s + 1)
+    assert len(luck.begun[peer]) >= before + 2  # by both of its addresses
+
+
+def test_a_spliced_channel_that_began_elsewhere_is_replaced_soon():
+    for moved, soon in ((False, False), (True, True)):
+        paths = Paths("m", itertools.count(), random.Random(0))
+        paths.step(0.0, HERE)
+        paths.step(0.0, Book("z", (DIRECT,)))
+        (begun,) = [e for e in paths.step(1.0, Up("z")) if isinstance(e, Open)]
+        if moved:
+            paths.step(1.5, Here(()))
+        paths.step(2.0, Opened("z", begun.ticket, "relayed by r", "r"))
+        effects = paths.step(3.0, Woken())
+        assert [e.direct_only for e in effects if isinstance(e, Open)] == [True] * soon
+
+
+def orders(effects):
+    return [(e.direct_only, e.beside) for e in effects if isinstance(e, Open)]
+
+
+def test_one_more_channel_is_opened_beside_a_direct_one_when_it_is_narrow():
+    paths = Paths("m", itertools.count(), random.Random(0))
+    paths.step(0.0, HERE)
+    paths.step(0.0, Book("z", (DIRECT,)))
+    paths.step(0.0, Narrow("nobody"))
+    (begun,) = [e for e in paths.step(1.0, Up("z")) if isinstance(e, Open)]
+    paths.step(2.0, Opened("z", begun.ticket, "direct (punched)"))
+    effects = paths.step(3.0, Narrow("z"))
+    assert orders(effects) == [(True, True)]
+    ticket = next(e.ticket for e in effects if isinstance(e, Open))
+    paths.step(4.0, Opened("z", ticket, "direct (public address)", None, beside=True))
+    assert paths.words["z"] == "direct (punched)"  # that of the first, which goes on
+    assert orders(paths.step(5.0, Woken())) == []
+    (again,) = [e for e in paths.step(6.0, Narrow("z")) if isinstance(e, Open)]
+    paths.step(7.0, NotOpened("z", again.ticket, "no way"))
+    assert orders(paths.step(8.0, Narrow("z"))) == []  # after a failure, not at once
+    assert orders(paths.step(60.0, Woken())) == [(True, True)]
+    paths.step(61.0, Closed("z"))
+    assert orders(paths.step(130.0, Woken())) == [(False, False)]
+
+
+def test_a_spliced_channel_is_made_direct_before_it_gets_another():
+    paths = Paths("m", itertools.count(), random.Random(0))
+    paths.step(0.0, HERE)
+    paths.step(0.0, Book("z", (DIRECT,)))
+    (begun,) = [e for e in paths.step(1.0, Up("z")) if isinstance(e, Open)]
+    paths.step(2.0, Opened("z", begun.ticket, "relayed by r", "r"))
+    assert orders(paths.step(3.0, Narrow("z"))) == []
+    assert orders(paths.step(60.0, Woken())) == [(True, False)]
 
 
 def test_peers_beyond_the_limit_are_refused_by_name():

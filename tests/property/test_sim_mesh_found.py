@@ -2,14 +2,19 @@
 
 import random
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
+from clients.peer.member import Member
 from p2p.content.manifest import Manifest
 from p2p.identity.keys import Key
+from p2p.identity.openings import check_opening
 from p2p.machine import Tell, Told
+from p2p.members import door
 from p2p.members.card import About, Beat, chain_of, new_card
 from p2p.members.door import Door
+from p2p.members.effects import Admitted
 from p2p.members.gossip import Gossip, read_gossip
 from p2p.members.judging import Policy
 from p2p.members.pulse import TOPIC, Pulse
@@ -19,6 +24,7 @@ from sims.mesh.faults import Faults
 from sims.mesh.place import Place
 from sims.mesh.scene import Case, Scene, play
 from sims.mesh.scene_door import DoorScene
+from sims.mesh.scene_mesh import MeshScene
 from sims.mesh.scene_pulse import PulseScene
 from sims.mesh.scene_state import StateScene
 from sims.mesh.scene_swarm import SwarmScene
@@ -92,7 +98,7 @@ class DreamingScene(PulseScene):
 @pytest.mark.parametrize(
     ("scene", "faults", "words"),
     [
-        (ForgetfulScene, Faults(crashes=6), "lacks"),
+        (ForgetfulScene, Faults(crashes=15, loss=0.5), "lacks"),
         (OpenDoorScene, Faults(), "admits"),
         (DreamingScene, Faults(), "ghosts"),
     ],
@@ -106,6 +112,39 @@ def test_a_bug_planted_in_a_real_machine_is_found(
     assert words in found
 
 
+def believed(_policy, meeting, proof, _now_s):
+    """Let in whoever shows an opening, though it be another's."""
+    opening, program = (
+        check_opening(proof.opening, meeting.network),
+        proof.preamble.program,
+    )
+    peer, boot = meeting.speaker, proof.boot
+    return Admitted("admitted", "", peer, opening=opening, boot=boot, program=program)
+
+
+def broken(seed: int) -> str:
+    """Return what is broken in a mesh that nobody disturbs but who lives in it."""
+    calm = partial(MeshScene, faults=Faults(), settle_s=60.0)
+    found = play(Case("planted", seed, minutes=0.4), calm).violation
+    return found.what if found else "nothing"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("seed", "where", "name", "planted", "words"),
+    [
+        (7, Member, "banned", lambda *_: None, "has not turned away"),
+        (3, door, "judged", believed, "has let in"),
+    ],
+)
+def test_a_bug_planted_in_a_whole_mesh_is_found(
+    seed: int, where: object, name: str, planted: object, words: str, monkeypatch
+):
+    assert broken(seed) == "nothing"
+    monkeypatch.setattr(where, name, planted)
+    assert words in broken(seed)
+
+
 @pytest.mark.slow
 def test_chunks_that_nobody_checks_are_found(monkeypatch: pytest.MonkeyPatch):
     """Liars change chunks; a swarm that believed them would end with another blob."""
@@ -114,5 +153,5 @@ def test_chunks_that_nobody_checks_are_found(monkeypatch: pytest.MonkeyPatch):
     whole = [play(case, lambda: SwarmScene(faults=liars)) for case in cases]
     assert {report.violation for report in whole} == {None}
     monkeypatch.setattr(Manifest, "fits", lambda *_: True)
-    broken = [play(case, lambda: SwarmScene(faults=liars)) for case in cases]
+    broken = (play(case, lambda: SwarmScene(faults=liars)) for case in cases)
     assert any(r.violation and "another blob" in r.violation.what for r in broken)

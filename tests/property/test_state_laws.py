@@ -87,7 +87,7 @@ def test_the_fold_is_the_reference_whatever_the_order(seed):
     want = reference(said_in(found))
     assert plain(Fold(found).view()) == want
     shuffled = Fold(found)
-    shuffled._stale = False
+    shuffled._fresh = False
     rows = list(said_in(found))
     random.Random(seed).shuffle(rows)
     for one in rows:

@@ -23,7 +23,7 @@ from p2p.content.manifest import KIB, encode_manifest, manifest_of
 from p2p.content.shelf import Shelf
 from p2p.content.space import MemorySpace
 from p2p.content.swarm import Ended, Swarm
-from p2p.machine import Answer, Asked, Note, Refuse, Wake
+from p2p.machine import Answer, Asked, Note, Refuse, Wake, Woken
 from sims.bench.hops import Hops
 
 SIZE = 256 * KIB
@@ -306,3 +306,31 @@ def test_a_flood_of_asks_is_refused_and_others_are_served():
     )
     assert hops.run(60, lambda: bool(endings(hops, "me")))
     assert hops.now_s < 8  # its 4 chunks take turns with 4 of the flood, not 48
+
+
+def test_a_large_part_is_hashed_in_slices_while_others_are_served(monkeypatch):
+    monkeypatch.setattr("p2p.content.swarm.SLICE_BYTES", 2 * SIZE)
+    space, data = MemorySpace(), random.Random(1).randbytes(9 * SIZE)
+    manifest = manifest_of(data)
+    shelf = Shelf(space)
+    shelf.begin(manifest)
+    for index in range(8):
+        begin, size = manifest.span(index)
+        shelf.keep(manifest.cid, index, data[begin : begin + size])
+    shelf = Shelf(space)
+    machine, hashed = Swarm(shelf, random.Random(1)), []
+    fits = type(manifest).fits
+    monkeypatch.setattr(
+        type(manifest), "fits", lambda *given: hashed.append(1) or fits(*given)
+    )
+    steps = []
+    while not steps or machine.progress(manifest.cid, 0.0).words.startswith("check"):
+        hashed.clear()
+        effects = machine.step(0.0, Woken())
+        steps.append(len(hashed))
+        if len(steps) < 6:
+            assert Wake(0.0) in effects  # go on at once, after what else is waiting
+            asked = Asked("bob", TOPIC, encode_ask(Wanted(WHAT, manifest.cid)), 7)
+            assert [e.ticket for e in machine.step(0.0, asked) if isinstance(e, Answer)]
+    assert steps == [0, 2, 2, 2, 2, 0]
+    assert "looking for sources" in machine.progress(manifest.cid, 0.0).words

@@ -85,6 +85,10 @@ def test_peers_are_sorted_by_the_last_time_they_were_met():
     ours.reached(ANN, LAN)
     ours.reached(BOB, WAN)
     assert ours.peers() == [BOB, ANN, EVE]
+    ours.reached(ANN, LAN)  # what was asked for before is no answer any more
+    assert ours.peers() == [ANN, BOB, EVE]
+    ours.forget(BOB)
+    assert ours.peers() == [ANN, EVE]
 
 
 def test_hearsay_never_pushes_out_what_worked():

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from fedcore import cli
+from fedcore.checks import Check, parsed
 from fedcore.cli import Parser, explained, guarded, main, nearest
 from fedcore.errors import ConfigError, StorageError
 from sims.cli import docs as cli_docs
-from sims.cli.doctor import Check, checks, parsed
+from sims.cli.doctor import checks
 
 Capture = pytest.CaptureFixture[str]
 

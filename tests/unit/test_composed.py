@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from fedcore.errors import ProtocolError
+from fedcore.errors import ProtocolError, StorageError
 from p2p.composed import Composed
 from p2p.machine import (
     Answer,
@@ -13,6 +13,8 @@ from p2p.machine import (
     Asked,
     Down,
     Failed,
+    Note,
+    Refuse,
     Told,
     Up,
     Wake,
@@ -98,3 +100,22 @@ def test_the_first_event_wakes_all():
     a, b = Scripted(()), Scripted(())
     Composed({"a": a, "b": b}).step(0.0, Woken())
     assert a.seen == b.seen == [(0.0, Woken())]
+
+
+def test_a_part_whose_disk_fails_is_no_trouble_of_the_others():
+    class Full:
+        topics = ("/full/1",)
+
+        def step(self, now_s, event):
+            raise StorageError("no space left")
+
+    other = Scripted(("/b/1",))
+    both = Composed({"full": Full(), "b": other})
+    woken = both.step(1.0, Woken())
+    assert woken == [Note("disk", "no space left"), Wake(2.0)]
+    assert other.seen == [(1.0, Woken())]
+    asked = both.step(1.0, Asked("p", "/full/1", b"", 7))
+    assert asked[:2] == [
+        Note("disk", "no space left"),
+        Refuse(7, "the disk here takes nothing; ask others"),
+    ]

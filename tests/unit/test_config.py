@@ -190,6 +190,13 @@ def test_flags_win_over_the_file_and_leave_the_old_choice_behind():
         build(Config, layered(flags, from_flags(["pacer.size=4"])))
 
 
+@pytest.mark.parametrize("flag", ["pacer=synchronous", "pacer.name=synchronous"])
+@pytest.mark.parametrize("line", ['pacer = "buffered"', '[pacer]\nname = "buffered"'])
+def test_a_choice_by_a_flag_wins_however_both_are_written(flag, line):
+    config = build(Config, layered(from_toml(line), from_flags([BOX, flag])))
+    assert config.pacer == Synchronous()
+
+
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 NUMBERS = st.floats(allow_nan=False)
 CONFIGS = st.builds(

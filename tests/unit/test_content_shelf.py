@@ -6,6 +6,8 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
+import time
 from io import BytesIO
 
 import pytest
@@ -93,6 +95,109 @@ def test_a_power_cut_costs_chunks_but_never_keeps_a_bad_one():
     fill(shelf, data, *range(4))
     space.crash()
     assert read_bytes(Shelf(space), manifest.cid) == data
+
+
+class Watched(MemorySpace):
+    """Counts what is read and what is made durable at a time."""
+
+    def __init__(self):
+        super().__init__()
+        self.read_bytes, self.unsynced, self.synced = 0, 0, []
+
+    def read(self, name, offset, count):
+        self.read_bytes += count
+        return super().read(name, offset, count)
+
+    def write(self, name, offset, data):
+        self.unsynced += len(data)
+        super().write(name, offset, data)
+
+    def sync(self, name):
+        self.synced.append(self.unsynced)
+        self.unsynced = 0
+        super().sync(name)
+
+
+def test_chunks_from_before_a_restart_are_hashed_in_slices():
+    space, data = Watched(), blob(7)
+    manifest = fill(Shelf(space), data, 0, 1, 2, 4, 5, 6)
+    space.write(f"{manifest.cid}.part", 5 * CHUNK, b"!")
+    shelf, slices = Shelf(space), []
+    for _ in range(4):
+        space.read_bytes = 0
+        ready = shelf.begin(manifest, 2 * CHUNK)
+        slices.append((ready, round(space.read_bytes / CHUNK)))
+    assert slices == [(False, 2), (False, 2), (True, 2), (True, 0)]
+    assert shelf.have(manifest.cid) == b"\1\1\1\0\1\0\1"
+    fill(shelf, data, 3, 5)
+    assert read_bytes(shelf, manifest.cid) == data
+
+
+def test_a_part_with_all_chunks_is_whole_only_when_they_are_hashed():
+    space, data = Watched(), blob(3)
+    manifest = fill(Shelf(space), data, 0, 1)
+    begin, size = manifest.span(2)
+    space.write(f"{manifest.cid}.part", begin, data[begin : begin + size])
+    space.write(f"{manifest.cid}.have", 2, b"\1")  # and then the program ended
+    shelf = Shelf(space)
+    assert not shelf.begin(manifest, 2 * CHUNK)
+    assert not shelf.blob(manifest.cid).whole
+    assert shelf.begin(manifest, 2 * CHUNK)
+    assert shelf.blob(manifest.cid).whole
+
+
+def test_a_download_is_made_durable_a_little_at_a_time(monkeypatch):
+    monkeypatch.setattr("p2p.content.shelf.SYNC_BYTES", 2 * CHUNK)
+    space = Watched()
+    fill(Shelf(space), blob(7), *range(7))
+    assert len(space.synced) == 4
+    assert max(space.synced) <= 2 * CHUNK + 2  # and two bytes that say which
+
+
+def test_a_slow_disk_keeps_nobody_waiting_and_a_blob_is_whole_when_it_is_safe(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("p2p.content.shelf.SYNC_BYTES", 2 * CHUNK)
+    space, data, slow = FolderSpace(tmp_path), blob(7), threading.Event()
+    sync = space.sync
+    monkeypatch.setattr(space, "sync", lambda name: slow.wait(20) and sync(name))
+    shelf = Shelf(space)
+    manifest = fill(shelf, data, *range(7))  # returns, though nothing is durable
+    assert not shelf.blob(manifest.cid).whole
+    slow.set()
+    until_s = time.monotonic() + 20
+    while not shelf.blob(manifest.cid).whole and time.monotonic() < until_s:
+        shelf.begin(manifest)
+    assert read_bytes(Shelf(space), manifest.cid) == data
+
+
+def test_a_flush_that_fails_is_told(tmp_path):
+    space = FolderSpace(tmp_path)
+    space.flush("nothing")
+    with pytest.raises(StorageError, match="nothing"):
+        list(iter(lambda: space.flushed("nothing"), True))
+
+
+def test_a_long_sync_of_what_is_added_keeps_nobody_waiting():
+    space, begun, end = MemorySpace(), threading.Event(), threading.Event()
+    shelf, sync = Shelf(space), space.sync
+
+    def slow(name):
+        begun.set()
+        assert end.wait(20)
+        sync(name)
+
+    space.sync = slow
+    adder = threading.Thread(target=add_bytes, args=[shelf, blob(2)])
+    adder.start()
+    assert begun.wait(20)
+    reader = threading.Thread(target=shelf.blobs)
+    reader.start()
+    reader.join(20)
+    assert not reader.is_alive()
+    end.set()
+    adder.join(20)
+    assert [one.whole for one in shelf.blobs()] == [True]
 
 
 def test_a_bad_chunk_is_never_kept(space):

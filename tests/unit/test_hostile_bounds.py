@@ -25,10 +25,25 @@ def test_a_peer_that_tells_of_ever_more_logs_is_remembered_up_to_a_bound():
 def test_a_twin_is_noticed_by_an_old_card_that_it_tells_itself():
     key, boots = Key.fresh(), Boots()
     old, new = (new_card(key, boot * 8, 1, bytes(16), About()) for boot in (b"a", b"b"))
-    assert boots.told(key.peer, [old]) == boots.told(key.peer, [new]) == []
-    assert boots.told("somebody", [old]) == []  # hearsay may be late
-    assert [note.kind for note in boots.told(key.peer, [old])] == ["twin"]
-    assert boots.told(key.peer, [old]) == []
+    assert boots.told(key.peer, [old], 0) == boots.told(key.peer, [new], 90) == []
+    assert boots.told("somebody", [old], 200) == []  # hearsay may be late
+    assert [note.kind for note in boots.told(key.peer, [old], 200)] == ["twin"]
+    assert boots.told(key.peer, [old], 201) == []
+
+
+def test_what_a_program_said_as_it_ended_makes_no_twin_of_its_successor():
+    key, boots = Key.fresh(), Boots()
+    old, new = (new_card(key, boot * 8, 1, bytes(16), About()) for boot in (b"a", b"b"))
+    said = [
+        (old, 0),
+        (new, 90),
+        (old, 92),
+        (new, 95),
+        (old, 104),
+        (new, 105),
+        (new, 200),
+    ]
+    assert [boots.told(key.peer, [card], now_s) for card, now_s in said] == [[]] * 7
 
 
 def test_our_card_is_told_again_now_and_then():

@@ -122,6 +122,8 @@ def test_a_removal_as_things_stand():
     )
     harsh = removal_of("peer", ANN.peer, everyone, lengths, spare=False)
     assert harsh.spared == frozenset()
+    named = removal_of("peer", ANN.peer, everyone, lengths, spare=[BOB.peer])
+    assert named.spared == frozenset([BOB.peer])
     assert harsh.kept == {ANN.peer: 9, EVE.peer: 5, THIRD.peer: 6}
     quiet = removal_of("invite", SECRET.public.hex(), everyone, lengths)
     assert (quiet.spared, quiet.kept) == (frozenset([ANN.peer]), {})

@@ -118,7 +118,7 @@ def test_two_coordinators_cannot_share_a_folder(
     with closing(journal(tmp_path)) as first:
         first.open(BEGIN)
         second = journal(tmp_path)
-        with closing(second), pytest.raises(ConfigError, match="another coordinator"):
+        with closing(second), pytest.raises(ConfigError, match="another program"):
             second.open(BEGIN)
         first.record(0, idle(0.0))
     with closing(journal(tmp_path)) as third:

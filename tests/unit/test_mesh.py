@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from fedcore.errors import ProtocolError
+from p2p.circuit import peer_in
 from p2p.machine import (
     Answer,
     Answered,
@@ -21,7 +22,7 @@ from p2p.machine import (
 )
 from p2p.members import door as doors
 from p2p.members.effects import Admitted, TurnedAway
-from p2p.mesh import GOODBYE_S, Mesh, peer_in
+from p2p.mesh import GOODBYE_S, Mesh
 from p2p.nat.addresses import Address
 from p2p.nat.effects import (
     Book,
@@ -65,6 +66,9 @@ class FakeDoor(Scripted):
 
     def members(self):
         return dict.fromkeys(self.inside)
+
+    def admits(self, peer):
+        return peer in self.inside
 
 
 @pytest.fixture
@@ -196,6 +200,41 @@ def test_relays_are_asked_for_their_services_and_told_to_the_reach(house):
     assert mesh.guests.services() == (eye,)
     mesh.step(4.0, Down("r"))
     assert mesh.guests.services() == ()
+
+
+def test_a_relay_that_is_known_is_asked_as_soon_as_it_is_here(house):
+    mesh, door, reach, _ = house
+    mesh.relays.add("r")
+    told = []
+    mesh.guests.changed = lambda: told.append(mesh.guests.services())
+    (ask,) = [e for e in mesh.step(1.0, UpBy("r", None)) if isinstance(e, Ask)]
+    assert (ask.topic, Relays(("r",)) in reach.seen) == (TOPIC, True)
+    eye = Address("192.0.2.7", 4003)
+    refused = Failed("r", ask.ticket, lost=False, why="come in first")
+    mesh.step(1.1, refused)
+    (ask,) = [e for e in let_in(mesh, door, "r", 1.2) if isinstance(e, Ask)]
+    mesh.step(1.3, Answered("r", ask.ticket, encode_services([eye])))
+    mesh.step(1.4, Woken())
+    mesh.step(2.0, Down("r"))
+    assert told == [(eye,), ()]
+
+
+def test_where_a_relay_was_reached_is_where_its_services_are(
+    house,
+):
+    mesh, _, reach, _ = house
+    mesh.relays = {"r", "s"}
+    mesh.step(1.0, UpBy("r", None, "/ip4/45.33.1.7/tcp/4001"))
+    (ask, *_) = [
+        e
+        for e in mesh.step(2.0, UpBy("s", "r", "/ip4/45.33.1.7/tcp/4001/p2p-circuit"))
+        + mesh.step(AGAIN_S + 2, Woken())
+        if isinstance(e, Ask) and e.peer == "r"
+    ]
+    assert reach.seen[-1] == Relays(("r", "s"), {"r": "45.33.1.7"})
+    eye = Address("10.0.0.5", 4003)
+    mesh.step(9.0, Answered("r", ask.ticket, encode_services([eye])))
+    assert mesh.guests.services() == (Address("45.33.1.7", 4003),)
 
 
 def test_what_is_heard_may_be_replaced(house):

@@ -4,7 +4,7 @@ import ipaddress
 
 import pytest
 
-from p2p.nat.addresses import Address, Candidate
+from p2p.nat.addresses import Address, Candidate, seen_from
 from p2p.nat.candidates import dialable, interfaces, own_candidates
 
 HOME = (ipaddress.ip_interface("192.168.1.5/24"),)
@@ -31,6 +31,21 @@ def test_own_addresses_come_best_first_and_once():
         ("mapped", "45.33.1.7:4001"),
         ("observed", "45.33.1.7:54001"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("told", "reached", "found"),
+    [
+        ("10.0.0.5", "45.33.1.7", "45.33.1.7"),  # it does not know its public address
+        ("10.0.0.5", "10.0.0.5", "10.0.0.5"),
+        ("10.0.0.5", "192.168.1.7", "10.0.0.5"),
+        ("10.0.0.5", None, "10.0.0.5"),
+        ("45.33.1.7", "45.33.1.9", "45.33.1.7"),  # it knows better
+        ("127.0.0.1", "45.33.1.9", "127.0.0.1"),
+    ],
+)
+def test_where_a_server_is_that_may_not_know_it(told, reached, found):
+    assert seen_from(Address(told, 4003), reached) == Address(found, 4003)
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,17 @@ def test_an_upgrade_asks_no_relay():
     assert theirs.upgrade
 
 
+def test_both_sides_know_that_a_channel_is_to_be_beside_another():
+    a, b = side("a", 1), side("b", 2)
+    for beside in (True, False):
+        ask = offered(a, "b", 7, direct_only=True, beside=beside)
+        answer, theirs = answered(b, ask, "a")
+        ours = only(a.step(0.1, Answered("b", ask.ticket, answer.body)), Punch)
+        assert ours.beside is theirs.beside is beside
+        a.step(0.2, Opened("b", 7, "direct (punched)"))
+        b.step(0.2, Opened("a", theirs.ticket, "direct (punched)"))
+
+
 def test_a_relay_inside_our_network_is_not_dialled_on_a_strangers_word():
     a, b = side("a", 1), side("b", 2)
     granted(a, "trap", Address("192.168.1.1", 4004))
@@ -221,6 +232,21 @@ def test_leave_is_renewed_in_time_and_asked_for_again_after_a_refusal():
     assert not berths.splices(b"t" * 16, 9999.0)
     berths.step(200.0, Relays(()))
     assert not berths.splices(b"t" * 16, 200.0)
+
+
+def test_a_relay_that_does_not_know_its_address_is_offered_as_it_was_reached():
+    berths, told = (
+        Berths(itertools.count(), random.Random(0)),
+        Address("10.0.0.5", 4002),
+    )
+    ask, *_ = berths.step(0.0, Relays(("r",), {"r": "45.33.1.7"}))
+    desk = SpliceDesk(Warden(b"s" * 32), (told,), lambda: 1e9)
+    (answer,) = desk.step(0.0, Asked("a", ask.topic, WANTED, 1))
+    berths.step(0.0, Answered("r", ask.ticket, answer.body))
+    (splice,) = berths.splices(b"t" * 16, 1.0)
+    assert splice.address == Address("45.33.1.7", 4002)
+    berths.step(2.0, Relays(("r",)))
+    assert berths.splices(b"t" * 16, 3.0)[0].address == told
 
 
 def test_a_question_in_other_words_is_refused():

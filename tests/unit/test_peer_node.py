@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from clients.peer.daemon import PeerNode
+from clients.peer.ground import ground_in
 from clients.peer.home import make
 from clients.peer.live import watch
 from clients.peer.member import MOST_LINKS, Member
@@ -25,9 +26,13 @@ from p2p.machine import Asked, Note, Refuse
 ANN, BOB, CYD = (Key(bytes([i]) * 32).peer for i in (1, 2, 3))
 
 
+def member_of(home):
+    return Member(home, PeerSettings(), "1", ground_in(home.folder))
+
+
 @pytest.fixture
 def member(tmp_path):
-    made = Member(make(tmp_path / "ann", PeerSettings(), "home"), PeerSettings(), "1")
+    made = member_of(make(tmp_path / "ann", PeerSettings(), "home"))
     yield made
     made.close()
 
@@ -113,18 +118,19 @@ def test_the_unit_bears_folders_with_blanks():
 
 def test_a_peer_is_not_made_among_the_rest_of_another(tmp_path):
     home = make(tmp_path / "ann", PeerSettings(), "home")
-    Member(home, PeerSettings(), "1").close()
+    member_of(home).close()
     (home.folder / "key").unlink()
-    with pytest.raises(ConfigError, match="whose key is gone"):
+    with pytest.raises(ConfigError, match="whose key was lost"):
         make(home.folder, PeerSettings(), "other")
 
 
 def test_a_member_lets_go_of_its_files(member, tmp_path):
     member.close()  # the fixture's repeats it, which is harmless
-    again = Member(member.home, PeerSettings(), "1")
+    again = member_of(member.home)
     assert again.replica.root() == member.replica.root()
     again.close()
 
 
 def test_who_has_left_is_not_started_again_by_the_system():
     assert "Restart=on-failure\n" in UNIT  # leaving ends the program well
+    assert "ConditionPathExists={home}/key\n" in UNIT  # and deletes the key

@@ -2,7 +2,8 @@
 
 import torch
 
-from sims.bench.directions import SIZES, Stage, tie_row
+from sims.bench.directions import SIZES, Stage
+from sims.bench.ties import column_row
 
 
 def test_a_stage_compares_with_replays_the_limit_and_normal_numbers():
@@ -18,6 +19,6 @@ def test_a_stage_compares_with_replays_the_limit_and_normal_numbers():
 
 
 def test_shifting_tames_a_hot_column():
-    row = tie_row(8)
+    row = column_row(8)
     assert row.ours < 0.4
     assert row.other > 0.7

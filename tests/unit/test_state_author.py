@@ -145,11 +145,36 @@ def test_two_copies_of_a_disk_lose_nothing_and_end_with_logs_of_their_own():
     assert {note.kind for note in notes} == {"fork"}
 
 
+def test_what_three_copies_say_again_counts_once():
+    world = World(12, 5)
+    world.settle()
+    node = world.nodes[1]
+    copies = [world.node(1, node.store.copy()) for _ in range(2)]
+    late, twin = copies
+    world.nodes.append(twin)
+    world.start(twin)
+    world.settle()
+    world.write(node, said("both have this"))  # the twin adopts it, as it is its own
+    world.settle()
+    assert twin.replica.heads()[node.name][0] == 2
+    world.nodes.append(late)
+    world.start(late)
+    late.replica.author.safe.add(node.name)  # as if it had asked before
+    world.write(late, said("from a copy of the past"))
+    world.settle()
+    assert world.nodes[0].replica.logs.by_writer[node.name].fork.position == 2
+    totals = plain(world.nodes[0].replica.view).totals
+    assert totals == {"both have this": 1, "from a copy of the past": 1}
+    both = [one.replica.view.members[node.name].writers for one in world.nodes]
+    assert len(both[0]) == 4  # the frozen log, and one of each copy
+
+
 def test_what_was_cut_off_is_said_again_even_after_a_crash():
     world = World(9, 1)
     [node] = world.nodes
     world.write(node, said("mine"))
-    node.store.freeze(node.name, 1, b"", b"", True)  # and we die before saying it again
+    mine = [entry for entry, _ in node.store.rows(node.name, 1, 2)]
+    node.store.freeze(node.name, 1, b"", b"", mine)  # and we die before saying it again
     node.store.commit()
     assert node.store.owed() == [Entry(Kind.COUNT, Count("mine", 1).encode())]
     world.crash(node)

@@ -6,7 +6,7 @@ import torch
 from fedcore.errors import ConfigError
 from fedcore.orderfree import Origin, Withdrawal, apply, begin, encode_fact, fact_of
 from fedcore.pool import Pool
-from p2p.state.bodies import Run, RunFact
+from p2p.state.bodies import Count, Run, RunFact
 from p2p.state.chain import Entry, Kind
 from p2p.state.facts import Models, origin_text, read_origin
 from p2p.state.fold import Fold
@@ -128,6 +128,41 @@ def test_what_a_liar_added_after_its_fork_goes(held):
     assert models(held).model("r").total().tolist()[0] == -2
 
 
+def test_after_a_fork_only_what_its_writer_added_is_added_up_anew(held, monkeypatch):
+    twin = copied(held)
+    more = facts(BEN, line(-3), line(40), line(7))
+    said(held, BEN, more[1])
+    said(twin, BEN, more[2])
+    found = models(held)
+    assert found.model("r").total().tolist()[:2] == [38, 7]
+    merge(held, twin)
+    cleo = pen_of(3)
+    said(held, cleo, *facts(cleo, line(1)))
+    found.fold.take(cleo.opening, 1, held.store.rows(cleo.writer, 1, 2))
+    added = []
+
+    def watched(model, fact, *signer):
+        added.append(fact.peer)
+        return apply(model, fact, *signer)
+
+    monkeypatch.setattr("fedcore.orderfree.apply", watched)
+    assert found.model("r").total().tolist()[:2] == [-1, 7]
+    assert sorted(added) == sorted([BEN.writer, cleo.writer])
+    assert found.model("r").vector() == models(held).model("r").vector()
+
+
+def test_a_withdrawal_that_was_cut_off_withdraws_nothing(held):
+    twin = copied(held)
+    away = Withdrawal(ORIGIN, BEN.writer)
+    entry = Entry(Kind.FACT, RunFact("r", encode_fact(away)).encode())
+    said(held, FOUNDER, entry)
+    said(twin, FOUNDER, run(lamport=2))
+    found = models(held)
+    assert found.model("r").total().tolist()[0] == 1
+    merge(held, twin)
+    assert found.model("r").total().tolist()[0] == -2
+
+
 def test_what_a_copied_disk_had_added_is_added_again_under_other_names():
     world = World(3, 3)
     world.write(world.nodes[0], [(Kind.RUN, run().body)])
@@ -145,3 +180,37 @@ def test_what_a_copied_disk_had_added_is_added_again_under_other_names():
     for one in world.nodes:
         assert one.replica.models.model("r").total().tolist()[0] == 1111
         assert not one.replica.models.refused("r")
+
+
+def owing(number, *entries):
+    """Return a world of one peer that has to say ``entries`` again, as after a fork."""
+    world = World(31, 1)
+    [node] = world.nodes
+    node.store.freeze(node.name, 1, b"", b"", [*entries])
+    node.store.commit()
+    world.crash(node)
+    world.start(node)
+    return world, node
+
+
+def test_a_run_and_its_facts_that_were_cut_off_are_both_said_again():
+    mine = facts(FOUNDER, line(1), line(2))
+    world, node = owing(0, run(), *mine)
+    world.run(world.now_s + 5.0)
+    assert node.replica.models.model("r").total().tolist() == [3, *[0] * 7]
+    assert node.store.owed() == []
+
+
+def test_facts_of_a_run_that_is_not_known_yet_wait_but_not_for_ever(monkeypatch):
+    monkeypatch.setattr("p2p.state.facts.WAITS", 8)
+    mine = facts(FOUNDER, line(1))
+    world, node = owing(0, *mine)
+    world.run(world.now_s + 3.0)
+    assert node.store.owed() == mine
+    world.write(node, [(Kind.RUN, run().body)])
+    world.run(world.now_s + 3.0)
+    assert node.replica.models.model("r").total().tolist() == [1, *[0] * 7]
+    world, node = owing(0, *mine, Entry(Kind.COUNT, Count("last", 1).encode()))
+    world.run(world.now_s + 30.0)
+    assert node.store.owed() == []
+    assert set(node.replica.view.counters) == {"last"}

@@ -2,9 +2,20 @@
 
 import pytest
 
+from fedcore.errors import ProtocolError
 from p2p.identity.removals import Removal, removal_of
 from p2p.state import fold as folding
-from p2p.state.bodies import MAX_LAMPORT, Checkpoint, Count, Note, Presence, Run, Score
+from p2p.state.bodies import (
+    MAX_LAMPORT,
+    Checkpoint,
+    Count,
+    Note,
+    Presence,
+    Run,
+    Score,
+    read_body,
+    said_again,
+)
 from p2p.state.chain import Entry, Kind
 from p2p.state.fold import Fold, said_in
 from p2p.state.reference import fold as reference
@@ -164,6 +175,27 @@ def test_counters_add_up_by_peer(held):
     tally = held.view.counters["c"]
     assert tally.by_peer == {ANNA.opening.peer: (9, 2), BEN.opening.peer: (0, 2)}
     assert tally.total == 5
+
+
+def test_what_is_said_again_counts_once_for_a_peer(held):
+    first, other = (Count("c", 5, bytes([n]) * 32).encode() for n in (1, 2))
+    held.say(ANNA, *[Entry(Kind.COUNT, body) for body in (first, other, first)])
+    held.say(BEN, Entry(Kind.COUNT, first))
+    tally = held.view.counters["c"]
+    assert tally.by_peer == {ANNA.opening.peer: (10, 0), BEN.opening.peer: (5, 0)}
+
+
+def test_an_origin_is_a_link_or_none():
+    plain = Count("c", -3)
+    assert read_body(Kind.COUNT, plain.encode()) == plain
+    again = said_again(Entry(Kind.COUNT, plain.encode()), b"x" * 32)
+    assert read_body(Kind.COUNT, again.body) == Count("c", -3, b"x" * 32)
+    assert said_again(again, b"y" * 32) == again  # it names the first
+    for wrong in (b"x", b"x" * 31, b"x" * 33):
+        with pytest.raises(ProtocolError, match="no link"):
+            read_body(Kind.COUNT, plain.encode() + wrong)
+    for entry in (Entry(Kind.COUNT, b"?"), Entry(Kind.SCORE, b"")):
+        assert said_again(entry, b"x" * 32) == entry
 
 
 def test_the_catalogue_knows_all_and_the_newest(held):

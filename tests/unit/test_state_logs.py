@@ -5,13 +5,14 @@ from dataclasses import replace
 import pytest
 
 from fedcore.errors import ProtocolError
-from p2p.state import checking
 from p2p.state.chain import Entry, Kind
 from p2p.state.checking import Doubt, Gap, check
 from p2p.state.exchange import wanted
-from p2p.state.logs import Logs, News, Pen
+from p2p.state.held import News, Pen
+from p2p.state.logs import Logs
 from p2p.state.segments import Branch, Segment
 from tests.state_cases import copied, count, counts, logs, merge, pen_of, said, told
+from tests.state_crowd import so_many
 from tests.state_world import opening_of
 
 ANNA, BEN = pen_of(1), pen_of(2)
@@ -146,21 +147,25 @@ def test_a_branch_where_none_belongs_is_refused():
     assert "signed further on" in refused(short)
 
 
-def test_no_more_writers_than_there_is_room_for_and_the_others_go_on(monkeypatch):
-    source = grown(1)
-    target = copied(source)
-    monkeypatch.setattr(checking, "WRITERS", 2)
-    for pen in (BEN, pen_of(3)):
+def test_no_more_writers_than_seats_and_the_others_go_on(monkeypatch):
+    pens = sorted((ANNA, BEN, pen_of(3)), key=lambda pen: pen.writer)
+    source, target = logs(), logs()
+    for pen in pens:
         said(source, pen, count(1))
-    said(source, ANNA, count(2))
-    writers = [BEN.writer, pen_of(3).writer, ANNA.writer]
+    told(target, copied(source_of(pens[1])))
+    so_many(monkeypatch, 2)
+    writers = [pen.writer for pen in reversed(pens)]
     pieces = [p for w in writers for p in source.segments(w, target.tip(w).length)]
-    for new in check(target, pieces):
-        target.add(new)
-    assert target.by_writer.keys() == {ANNA.writer, BEN.writer}
-    assert target.root() != source.root()
-    assert target.item(ANNA.writer) == source.item(ANNA.writer)
+    assert len(target.add(*check(target, pieces))) == 2
+    assert target.by_writer.keys() == {pen.writer for pen in pens[:2]}
+    assert target.item(pens[1].writer) == source.item(pens[1].writer)
     assert wanted(target, [source.item(writer) for writer in writers]) == []
+
+
+def source_of(pen: Pen) -> Logs:
+    held = logs()
+    said(held, pen)
+    return held
 
 
 def forked(*tails: list[int]) -> list[Logs]:

@@ -24,8 +24,8 @@ from p2p.state.chain import Kind
 from p2p.state.checking import check
 from p2p.state.exchange import sync_of
 from p2p.state.facts import read_origin
+from p2p.state.held import News as Added
 from p2p.state.logs import Logs
-from p2p.state.logs import News as Added
 from p2p.state.messages import (
     MESSAGE_BYTES,
     Links,

@@ -13,9 +13,11 @@ from clients.trainers.adamw import AdamW
 from clients.trainers.sgd import SGD
 from fedcore.errors import ConfigError, ProtocolError
 from fedcore.params import digest
+from fedcore.rounds import run_rounds
 from fedcore.strategy import Work
 from fedcore.task import params_of
 from sims.line import Line
+from tests.cases import TRAINER, rules_of, task_of
 
 START = {"weight": torch.zeros(1, 4)}
 
@@ -231,3 +233,12 @@ def test_importing_and_training_leave_torchs_optimizers_alone():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["False"]
+
+
+@pytest.mark.parametrize("name", ["fedamd", "flora", "gradient-coding", "sattler"])
+def test_devices_that_are_not_there_are_not_seeded(name, monkeypatch):
+    """``torch.manual_seed`` formats a stack trace for each kind of them, each time."""
+    tasks = {f"peer{i}": task_of(name, i) for i in range(3)}
+    start = params_of(tasks["peer0"].model())
+    monkeypatch.setattr(torch, "manual_seed", None)
+    assert run_rounds(rules_of(name), TRAINER, tasks, start, 1).version == 1

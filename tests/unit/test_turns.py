@@ -6,7 +6,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedcore.errors import ProtocolError
+from fedcore.errors import PeerLostError
 from p2p.driver import MOST_BYTES_EACH, MOST_TOLD_EACH, Driver
 from p2p.machine import Asked, Down, Told
 from p2p.turns import NOBODY, REMEMBERED, Turns
@@ -122,7 +122,7 @@ def test_a_driver_keeps_little_of_a_flood_and_serves_others_meanwhile():
     places = {type(e): n for n, e in enumerate(slow.seen) if e_peer(e) == "bob"}
     assert 0 < places[Asked] < places[Down] < 12
     assert [e for e in slow.seen if isinstance(e, Down)].count(Down("eve")) == 1
-    assert isinstance(refused.exception(0), ProtocolError)
+    assert isinstance(refused.exception(0), PeerLostError)
 
 
 def e_peer(event):

@@ -3,8 +3,6 @@
 // peers: they are only ever set as text.
 const token = location.hash.slice(1);
 const SVG = "http://www.w3.org/2000/svg";
-const past = { up: [], down: [], entries: [] };
-const MOST = 120;
 const $ = (id) => document.getElementById(id);
 
 function node(name, text, kind) {
@@ -43,25 +41,33 @@ const wayOf = (path) => path.replace(/12D3KooW\w{36}(\w{8})/g, "$1");
 
 function drawMap(status) {
   const map = $("map"), peers = status.peers.filter((p) => p.status === "in");
-  const parts = [], dots = [];
+  const parts = [], dots = [], many = peers.length > 16;
   peers.forEach((peer, i) => {
-    const angle = Math.PI * (2 * i + 1) / peers.length - Math.PI / 2;
-    const x = 320 + 225 * Math.cos(angle), y = 160 + 115 * Math.sin(angle);
-    const kind = kindOf(peer.path);
-    const line = shape("line", { x1: 320, y1: 160, x2: x, y2: y, class: kind });
+    // Nobody is right below: there our own name stands.
+    const angle = Math.PI * (2 * i + 1) / peers.length + Math.PI / 2, far = many && i % 2 ? .62 : 1;
+    const dx = 225 * far * Math.cos(angle), dy = 112 * far * Math.sin(angle);
+    const x = 320 + dx, y = 158 + dy, kind = kindOf(peer.path);
+    const line = shape("line", { x1: 320, y1: 158, x2: x, y2: y, class: kind });
     line.append(shape("title", {}, wayOf(peer.path)));
     parts.push(line);
-    if (peer.rtt_s !== null) {
-      const place = { x: (320 + x) / 2, y: (160 + y) / 2 - 5, class: "soft", "text-anchor": "middle" };
+    if (peer.rtt_s !== null && !many) {
+      const place = { x: 320 + .58 * dx, y: 154 + .58 * dy, class: "soft", "text-anchor": "middle" };
       parts.push(shape("text", place, (1000 * peer.rtt_s).toFixed(1) + " ms"));
     }
-    dots.push(shape("circle", { cx: x, cy: y, r: 14, class: peer.alive ? "" : "gone" }));
-    const place = { x, y: y + (y < 160 ? -20 : 32), "text-anchor": "middle" };
-    dots.push(shape("text", place, peer.name + " " + short(peer.peer).slice(-4)));
+    dots.push(shape("circle", { cx: x, cy: y, r: many ? 8 : 14, class: peer.alive ? "" : "gone" }));
+    const place = { x, y: y + (dy < 0 ? -20 : 32), "text-anchor": "middle" };
+    dots.push(shape("text", place, peer.name + (many ? "" : " " + short(peer.peer).slice(-4))));
   });
-  dots.push(shape("circle", { cx: 320, cy: 160, r: 18, class: "me" }));
-  dots.push(shape("text", { x: 320, y: 200, "text-anchor": "middle" }, status.name));
+  dots.push(shape("circle", { cx: 320, cy: 158, r: 18, class: "me" }));
+  dots.push(shape("text", { x: 320, y: 198, "text-anchor": "middle" }, status.name));
   map.replaceChildren(...parts, ...dots);
+}
+
+function emptyRow(words, width) {
+  const row = node("tr"), cell = node("td", words, "empty");
+  cell.colSpan = width;
+  row.append(cell);
+  return row;
 }
 
 function drawPeers(peers) {
@@ -76,9 +82,16 @@ function drawPeers(peers) {
       node("td", peer.alive ? "now" : span(peer.seen_s) + (peer.seen_s === null ? "" : " ago")));
     return row;
   }));
+  if (!peers.length)
+    $("peers").append(emptyRow("nobody else is a member yet: fedcore peer invite", 8));
 }
 
-function drawContents(items) {
+function drawContents(items, inAll) {
+  $("more").textContent = inAll > items.length ? "and " + (inAll - items.length) + " more" : "";
+  if (!items.length) {
+    $("contents").replaceChildren(emptyRow("nothing is shared yet: fedcore peer put FILE", 5));
+    return;
+  }
   $("contents").replaceChildren(...items.map((item) => {
     const row = node("tr"), here = node("td");
     const meter = node("meter");
@@ -92,29 +105,76 @@ function drawContents(items) {
   }));
 }
 
-function curve(values, top, kind) {
-  const step = 300 / (MOST - 1);
-  const points = values.map((v, i) => `${(i * step).toFixed(1)},${(84 - 78 * v / top).toFixed(1)}`);
-  return shape("path", { d: "M" + points.join("L"), class: kind });
+// Draws rows of figures, newest last, over one axis; the oldest is `ago` old.
+function chart(svg, rows, top, label, ago, width = 300) {
+  const left = 8, right = width - 8, base = 92, high = 18;
+  svg.setAttribute("viewBox", `0 0 ${width} 110`);
+  const parts = [shape("path", { d: `M${left} ${base}H${right}`, class: "axis" })];
+  for (const [values, kind] of rows) {
+    const step = (right - left) / Math.max(1, values.length - 1);
+    const points = values.map((v, i) =>
+      `${(left + i * step).toFixed(1)},${(base - (base - high) * v / (top || 1)).toFixed(1)}`);
+    if (values.length > 1) parts.push(shape("path", { d: "M" + points.join("L"), class: kind }));
+  }
+  parts.push(shape("text", { x: left, y: 11, class: "soft" }, label));
+  parts.push(shape("text", { x: left, y: 106, class: "soft" }, ago));
+  parts.push(shape("text", { x: right, y: 106, class: "soft", "text-anchor": "end" }, "now"));
+  svg.replaceChildren(...parts);
 }
 
-function remember(name, value) {
-  past[name].push(value);
-  if (past[name].length > MOST) past[name].shift();
+function key(place, ...parts) {
+  place.replaceChildren(...parts.flatMap(([kind, words]) =>
+    kind ? [node("i", "", kind), " " + words] : [words]));
 }
 
 function drawCharts(status) {
-  remember("up", status.traffic.up_bytes_s);
-  remember("down", status.traffic.down_bytes_s);
-  remember("entries", status.entries);
-  const top = Math.max(1000, ...past.up, ...past.down);
-  $("traffic").replaceChildren(curve(past.up, top, "up"), curve(past.down, top, "down"));
+  const { every_s, entries = [], additions = [], up_bytes_s = [], down_bytes_s = [] } = status.history;
+  const ago = (values) => values.length < 2 ? "" : span(every_s * (values.length - 1)) + " ago";
+  const fastest = Math.max(1, ...up_bytes_s, ...down_bytes_s);
+  chart($("traffic"), [[up_bytes_s, "up"], [down_bytes_s, "down"]], fastest,
+    size(fastest) + "/s", ago(up_bytes_s));
   const caps = [status.traffic.up_cap_bytes_s, status.traffic.down_cap_bytes_s]
     .map((cap) => cap === null ? "" : " of at most " + size(cap) + "/s");
-  $("rates").textContent = "sending " + size(status.traffic.up_bytes_s) + "/s" + caps[0]
-    + ", receiving " + size(status.traffic.down_bytes_s) + "/s" + caps[1];
-  $("growth").replaceChildren(curve(past.entries, Math.max(1, ...past.entries), "grown"));
-  $("entries").textContent = status.entries + " entries of " + status.writers + " writers";
+  key($("rates"), ["up", "sending " + size(status.traffic.up_bytes_s) + "/s" + caps[0]],
+    ["down", "receiving " + size(status.traffic.down_bytes_s) + "/s" + caps[1]]);
+  chart($("growth"), [[entries, "grown"]], Math.max(1, ...entries), String(status.entries), ago(entries));
+  key($("entries"), ["", status.entries + " signed entries of " + status.writers + " writers"]);
+  chart($("additions"), [[additions, "down"]], Math.max(1, ...additions), String(status.additions),
+    ago(additions));
+  key($("added"), ["", status.additions + " additions to " + status.runs.length
+    + (status.runs.length === 1 ? " run" : " runs")]);
+}
+
+function drawBars(run, status) {
+  const names = Object.fromEntries(status.peers.map((p) => [p.peer, p.name]));
+  const rows = Object.entries(run.by), most = Math.max(1, ...rows.map((row) => row[1]));
+  const svg = shape("svg", { viewBox: `0 0 520 ${Math.max(1, rows.length) * 20 + 4}`, role: "img",
+    "aria-label": "Additions of each member" });
+  rows.forEach(([peer, count], i) => {
+    const mine = peer === status.peer, name = mine ? status.name : names[peer] || short(peer);
+    svg.append(shape("text", { x: 0, y: 20 * i + 14, class: "soft" }, name.slice(0, 14)));
+    svg.append(shape("rect", { x: 90, y: 20 * i + 4, height: 13, width: 380 * count / most,
+      class: mine ? "me" : "" }));
+    svg.append(shape("text", { x: 95 + 380 * count / most, y: 20 * i + 14, class: "soft" }, count));
+  });
+  return svg;
+}
+
+function drawRuns(status) {
+  $("training").hidden = !status.runs.length;
+  $("runs").replaceChildren(...status.runs.slice(0, 8).map((run) => {
+    const box = node("div", undefined, "run");
+    const loss = run.loss === null ? "" : "; our loss now " + run.loss.toFixed(4);
+    box.append(node("p", run.run + ": " + run.additions + " additions, " + run.own + " of them ours" + loss));
+    box.append(drawBars(run, status));
+    if (run.losses.length > 1) {
+      const worst = Math.max(...run.losses), svg = shape("svg", { role: "img", "aria-label": "Loss over our additions" });
+      chart(svg, [[run.losses, "down"]], worst, "our loss, from " + run.losses[0].toFixed(3),
+        "our last " + run.losses.length + " additions", 520);
+      box.append(svg);
+    } else box.append(node("p", "no training here yet: fedcore peer train " + run.run, "empty"));
+    return box;
+  }));
 }
 
 function drawFacts(status) {
@@ -124,8 +184,7 @@ function drawFacts(status) {
     ["reachable", status.reachable.words],
     ["relays", status.relays.map((r) => short(r.peer) + " " + r.words).join("; ") || "none set"],
     ["sent", size(status.traffic.up_bytes)], ["received", size(status.traffic.down_bytes)],
-    ...status.runs.map((r) => ["run " + r.run, r.additions + " additions, " + r.own
-      + " of them ours" + (r.loss === null ? "" : ", loss " + r.loss.toFixed(4))]),
+    ["content", size(status.content_bytes) + " here"],
     ["memory", size(status.memory_bytes)], ["running", span(status.uptime_s)],
     ...status.forks.map((words) => ["fork", wayOf(words)])];
   $("facts").replaceChildren(...facts.flatMap(([k, v]) => [node("dt", k), node("dd", v)]));
@@ -149,8 +208,9 @@ function draw(status) {
   $("why").textContent = wayOf(status.why);
   drawMap(status);
   drawPeers(status.peers);
-  drawContents(status.contents);
+  drawContents(status.contents, status.contents_in_all);
   drawCharts(status);
+  drawRuns(status);
   drawFacts(status);
   drawNotes(status.notes);
 }

@@ -16,7 +16,8 @@ from p2p.machine import Told, Up
 from p2p.state.bodies import Count
 from p2p.state.chain import Entry, Kind
 from p2p.state.exchange import segment_of
-from p2p.state.logs import Logs, Pen
+from p2p.state.held import Pen
+from p2p.state.logs import Logs
 from p2p.state.messages import News, encode
 from p2p.state.replica import Replica
 from p2p.state.store import MemoryLogStore

@@ -1,10 +1,13 @@
 """Network namespaces, and commands inside them."""
 
+import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 
 def why_not() -> str | None:
@@ -45,6 +48,27 @@ def ip(space: str, *lines: str) -> None:
     """Run lines of ``ip`` in a namespace, or in none."""
     where = ["-n", space] if space else []
     run(["ip", *where, "-batch", "-"], "\n".join(lines) + "\n")
+
+
+def settled(space: str, timeout_s: float = 10.0) -> None:
+    """Wait until the links of a namespace that are set up work.
+
+    Raises:
+        RuntimeError: one does not work after ``timeout_s`` seconds.
+    """
+    until_s = time.monotonic() + timeout_s
+    while not all(map(_works, json.loads(run(["ip", "-n", space, "-j", "addr"])))):
+        if time.monotonic() > until_s:
+            raise RuntimeError(f"a link of {space} does not work")
+        time.sleep(0.02)
+
+
+def _works(link: Mapping[str, Any]) -> bool:
+    """Return whether ``link``, if it is up, has a far end and its addresses."""
+    known = [row for row in link["addr_info"] if row["scope"] == "global"]
+    tentative = any(row.get("tentative") for row in known)
+    able = link["operstate"] in ("UP", "UNKNOWN") and not tentative
+    return able or "UP" not in link["flags"]
 
 
 def nft(space: str, text: str) -> None:

@@ -12,33 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tests.nat.routers import Kind, rules
-from tests.nat.spaces import forward, inside, ip, nft, run, sweep
-from tests.nat.switch import Switch
+from sims.natlab.routers import CLOUD, CUTS, FIREWALL6, Kind, rules
+from sims.natlab.spaces import forward, inside, ip, nft, run, settled, sweep
+from sims.natlab.switch import Switch
 
 ROOT = Path(__file__).parents[2]
 NET4, NET6 = "45.33.1", "2a0f:1:0:1"
 _numbers = itertools.count(1)
-_CUTS = """
-table bridge lab {
-    set cuts {
-        type ifname . ifname
-    }
-    chain through {
-        type filter hook forward priority 0
-        iifname . oifname @cuts drop
-    }
-}
-"""
-_FIREWALL6 = """
-table ip6 home {
-    chain through {
-        type filter hook forward priority 0
-        ct state established,related accept
-        iifname "wan" drop
-    }
-}
-"""
 
 
 @dataclass
@@ -90,7 +70,7 @@ class Lab:
         try:
             self.net = self._space("net")
             ip(self.net, "link add br0 type bridge", "link set br0 up")
-            nft(self.net, _CUTS)
+            nft(self.net, CUTS)
             if self.ipv6:
                 ip(self.net, f"addr add {NET6}::1/64 dev br0 nodad")
                 forward(self.net, 6)
@@ -202,6 +182,10 @@ class Lab:
         place.kind = kind
         nft(place.routers[0], "flush ruleset\n" + rules(kind, place.wan, place.ip))
 
+    def expose(self, place: Place) -> None:
+        """Pass on all that reaches a home with one router, as clouds do."""
+        nft(place.routers[0], CLOUD.format(host=place.ip))
+
     def cut(self, a: Place, b: Place) -> None:
         """Lose silently all that ``a`` and ``b`` send to each other."""
         self._cuts("add", a, b)
@@ -224,10 +208,24 @@ class Lab:
         pairs = f'"{a.port}" . "{b.port}", "{b.port}" . "{a.port}"'
         nft(self.net, f"{verb} element bridge lab cuts {{ {pairs} }}")
 
+    def unplug(self, place: Place) -> None:
+        """Pull the cable of a machine at home, as before its network is there."""
+        ip(place.space, "link set eth0 down")
+
+    def plug(self, place: Place) -> None:
+        """Undo ``unplug``."""
+        gateway = place.ip.rpartition(".")[0] + ".1"
+        ip(place.space, "link set eth0 up", f"route add default via {gateway}")
+
+    def inside(self, place: Place, *command: str) -> list[str]:
+        """Return the command that runs ``command`` at ``place``; wait for its links."""
+        settled(place.space)
+        return inside(place.space, command)
+
     def start(self, place: Place, *command: str) -> subprocess.Popen[str]:
         """Start ``command`` at ``place``; lines in and out are text."""
         process = subprocess.Popen(
-            inside(place.space, command),
+            self.inside(place, *command),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -245,7 +243,7 @@ class Lab:
 
     def run(self, place: Place, *command: str, timeout_s: float = 30) -> str:
         """Run ``command`` at ``place``; return what it says."""
-        return run(inside(place.space, command), timeout_s=timeout_s)
+        return run(self.inside(place, *command), timeout_s=timeout_s)
 
     def kill(self, process: subprocess.Popen[str]) -> None:
         """Kill a process at once, as a power cut would."""
@@ -297,4 +295,4 @@ class Lab:
         ip(outer, f"route add default via {NET6}::1")
         ip(place.space, f"addr add {net}::2/64 dev eth0 nodad")
         ip(place.space, f"route add default via {net}::1")
-        nft(outer, _FIREWALL6)
+        nft(outer, FIREWALL6)

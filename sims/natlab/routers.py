@@ -1,4 +1,4 @@
-"""What a home's router does to connections, as nftables rules."""
+"""What routers do to connections, as nftables rules."""
 
 from typing import Literal, get_args
 
@@ -43,6 +43,37 @@ table ip home {{
         type nat hook postrouting priority 100
         {moved}
         oifname "wan" masquerade{random}
+    }}
+}}
+"""
+
+
+CUTS = """
+table bridge lab {
+    set cuts {
+        type ifname . ifname
+    }
+    chain through {
+        type filter hook forward priority 0
+        iifname . oifname @cuts drop
+    }
+}
+"""
+FIREWALL6 = """
+table ip6 home {
+    chain through {
+        type filter hook forward priority 0
+        ct state established,related accept
+        iifname "wan" drop
+    }
+}
+"""
+
+CLOUD = """
+table ip cloud {{
+    chain before {{
+        type nat hook prerouting priority -99
+        iifname "wan" dnat to {host}
     }}
 }}
 """

@@ -1,0 +1,1 @@
+"""A small internet of network namespaces, for tests and benchmarks of ways through."""
