@@ -88,7 +88,7 @@ def scene(stage, nodes, capsys):
     stage.relay.until(said, "the relay has learned its public address")
 
     big = stage.folder / "checkpoint.bin"
-    big.write_bytes(os.urandom(30_000_000))
+    big.write_bytes(os.urandom(100_000_000))
     cid = nodes["cyd"].run("put", str(big))  # from behind the symmetric one
     for name in ("ann", "dot"):
         out = stage.folder / f"{name}.bin"
