@@ -19,7 +19,7 @@ demo: $(READY)  ## train federations and a language model, draw reports, form a 
 test: $(READY) lint  ## every test, real processes, sockets and Ray included
 	@$(BIN)/fedcore data get mnist || echo 'tests that need MNIST are skipped'
 	@$(PYTEST) -m "not slow" -n 2
-	@$(PYTEST) -m slow -n 2 --dist loadfile --no-loadscope-reorder
+	@$(PYTEST) -m slow -n 3 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(READY)  ## the tests to run before each commit, under a minute
 	@$(PYTEST) -m "not slow" -n 2

@@ -147,8 +147,8 @@ def _converted(hint: object, setting: Setting, at: str) -> object:
 
 def _variant(options: Choice, group: Group, at: str, default: object) -> object:
     """Return the object that the section's ``name`` picks; ``at`` alone may name it."""
-    names = [group[key] for key in ("name", "") if key in group]
-    named = max(names, key=lambda setting: setting.layer, default=None)
+    names = [group[key] for key in group if key in ("name", "")]
+    named = max(reversed(names), key=lambda setting: setting.layer, default=None)
     if named is None:
         name = options.name_of(default)
     else:

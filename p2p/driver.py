@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
@@ -167,13 +167,16 @@ class Driver:
 
         Raises:
             FedError: what ``action`` raised.
-            PeerLostError: the node has ended, or is too busy to answer in time.
+            PeerLostError: the node has ended, or is too busy to answer in time. Then
+                ``action`` has not run and will not, unless it hangs.
         """
         done: Future[object] = Future()
         self._inbox.put(NOBODY, _Call(action, done))
         if self.ended.is_set():
             done.cancel()
         try:
+            wait([done], timeout_s)
+            done.cancel()  # unless it runs already: then its result is near
             return cast(T, done.result(timeout_s))
         except (TimeoutError, CancelledError):
             raise PeerLostError("the node has ended or is too busy") from None
@@ -224,6 +227,9 @@ class Driver:
         except FedError as error:
             call.done.set_exception(error)
             return
+        except BaseException:
+            call.done.set_exception(PeerLostError("the node has failed"))
+            raise
         call.done.set_result(result)
         self._carry_out(effects)
 

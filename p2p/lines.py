@@ -56,10 +56,11 @@ class Lines:
     _ended: bool = False
     _lock: Lock = field(default_factory=Lock)
 
-    def end(self) -> None:
-        """Take no more lines."""
+    def end(self) -> Sequence[Channel]:
+        """Take no more lines; return the channels that go on, replaced ones too."""
         with self._lock:
             self._ended = True
+            return [c for counted in self._counted.values() for c in counted]
 
     def first(self) -> Mapping[PeerId, Line]:
         """Return the line of each peer that is for everything."""

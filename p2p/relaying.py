@@ -100,10 +100,10 @@ class Guests:
         self._asked_s.pop(relay, None)
 
     def services(self) -> tuple[Address, ...]:
-        """Return the services of all relays that are here, sorted."""
+        """Return the services of all relays that are here, sorted; from any thread."""
         found = {
             seen_from(address, self.hosts.get(relay))
-            for relay, addresses in self.found.items()
+            for relay, addresses in list(self.found.items())
             for address in addresses
         }
         return tuple(sorted(found))

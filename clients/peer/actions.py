@@ -14,6 +14,7 @@ from clients.peer.tables import size
 from clients.peer.verifying import verified
 from fedcore.config import nearest
 from fedcore.errors import ConfigError, PeerLostError, ProtocolError
+from fedcore.names import fault_of, shown
 from p2p.content.adding import add_file, copy_to
 from p2p.content.cid import digest_of
 from p2p.content.manifest import BYTES, SAFETENSORS
@@ -89,6 +90,8 @@ class Actions:
     def _put(self, request: Json, say: Say) -> Json:
         check_may(self.node, "write")
         path, name = Path(request["file"]), request["name"]
+        if wrong := fault_of(name):  # before a copy is pinned that nobody could name
+            raise ConfigError(f"the name {shown(name)} {wrong}; give another: --name")
         member = self.node.member
         kind = SAFETENSORS if path.suffix == ".safetensors" else BYTES
         cid = add_file(member.shelf, path, kind)

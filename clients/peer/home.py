@@ -25,7 +25,7 @@ from pathlib import Path
 from clients.peer.control import SOCKET
 from clients.peer.ports import is_free
 from clients.peer.settings import FILE, PeerSettings, as_toml
-from fedcore.disk import RealDisk, told
+from fedcore.disk import TEMPORARY, RealDisk, told
 from fedcore.errors import ConfigError, StorageError
 from fedcore.names import PeerId
 from p2p.identity.invites import Invite
@@ -259,8 +259,15 @@ def forget(folder: Path) -> None:
     with locked(folder), told(f"delete {folder}"):
         (folder / KEY).unlink(missing_ok=True)  # first: half a peer must not start
         shutil.rmtree(folder / SHELF, ignore_errors=True)
-        for path in folder.iterdir():
-            if path.name in OURS or path.name.startswith(STATE):
+        # The state last: without a key it shows that there is a rest to delete.
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == STATE):
+            if _is_ours(path.name):
                 path.unlink()
         if not any(folder.iterdir()):
             folder.rmdir()
+
+
+def _is_ours(name: str) -> bool:
+    """Return whether a file is one of a peer's, or the draft of one after a crash."""
+    drafts = (STATE, f".{KEY}.")
+    return name.removesuffix(TEMPORARY) in OURS or name.startswith(drafts)

@@ -8,7 +8,7 @@ Anybody may list what is huge, too. So what is kept unasked for one member takes
 half of the room, and pushes out nothing but older versions of itself.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
@@ -75,7 +75,7 @@ class Keeping:
         self,
         point: Checkpoint,
         by: PeerId,
-        listed: Mapping[Checkpoint, Collection[PeerId]],
+        listed: Callable[[], Iterable[Row]],
         wanted: Collection[str],
         shelf: Shelf,
     ) -> list[str]:
@@ -84,12 +84,12 @@ class Keeping:
         Args:
             point: what to keep.
             by: for whose sake.
-            listed: all versions of it, and who vouches for each.
+            listed: as of ``chosen``.
             wanted: the ids of what is being fetched.
             shelf: where it will be.
 
         Returns:
-            Ids of older versions.
+            Ids of older versions, which nobody else lists, under whatever name.
 
         Raises:
             StorageError: there is no room all the same.
@@ -97,23 +97,32 @@ class Keeping:
         here = {blob.cid: blob.size_bytes for blob in shelf.blobs()}
         coming = {c for c in wanted if c in self._for and c not in here} - {point.cid}
         sakes = {c: self._for[c] for c in {*here, *coming} if c in self._for}
-        theirs_bytes = sum(size for peer, size in sakes.values() if peer == by)
+        theirs_bytes = sum(
+            here.get(cid, size) for cid, (peer, size) in sakes.items() if peer == by
+        )
         taken_bytes = shelf.total_bytes() + sum(self._for[c][1] for c in coming)
         short = point.size_bytes + max(
             theirs_bytes - shelf.quota_bytes // SHARE, taken_bytes - shelf.quota_bytes
         )
-        older = sorted(
-            (old for old, vouchers in listed.items() if set(vouchers) == {by}),
-            key=lambda old: old.version,
-        )
+        if short <= 0:
+            return []
+        may_go = {b.cid for b in shelf.blobs() if not b.pinned}.difference(wanted)
         gone = []
-        for old in older:
-            if short > 0 and old.version < point.version and old.cid in here:
-                gone.append(old.cid)
-                short -= here[old.cid]
+        for cid in _older(point, by, [r for r in listed() if r[0].cid in may_go]):
+            if short > 0:
+                gone.append(cid)
+                short -= here[cid]
         if short > 0:
             raise StorageError("no room for it among what is kept unasked")
         return gone
+
+
+def _older(point: Checkpoint, by: PeerId, rows: Collection[Row]) -> Iterable[str]:
+    """Return the earlier versions that only ``by`` lists, the oldest first."""
+    others = {row.cid for row, vouchers in rows if set(vouchers) != {by}}
+    versions = sorted((row.version, row.cid) for row, _ in rows if row.run == point.run)
+    older = dict.fromkeys(cid for version, cid in versions if version < point.version)
+    return [cid for cid in older if cid not in others]
 
 
 def _remember(table: dict[str, T], name: str, value: T) -> None:

@@ -14,6 +14,7 @@ from fedcore.errors import ConfigError, ProtocolError, StorageError
 from fedcore.names import PeerId
 from p2p.channel.certificates import Credentials
 from p2p.circuit import parted, peer_in
+from p2p.content.cid import digest_of
 from p2p.content.library import Library
 from p2p.content.lookup import Lookup
 from p2p.content.manifest import MAX_BLOB_BYTES
@@ -34,10 +35,10 @@ from p2p.nat.effects import Dialled, NotDialled
 from p2p.nat.reach import Reach
 from p2p.relaying import Desk
 from p2p.state.bodies import Checkpoint
+from p2p.state.fold import View
 from p2p.state.lasting import Lasting
 from p2p.state.replica import Replica
 
-GB = 10**9
 BYTES_S_OF_MBIT = 125_000
 MOST_LINKS = 64  # peers that we are connected with at a time
 LEFT = "it has left the network; with a fresh invite it may come back"
@@ -70,7 +71,7 @@ class Member:
     ended: dict[str, str] = field(default_factory=dict)
     names: dict[PeerId, str] = field(default_factory=dict)
     _saved_s: float = 0.0
-    _view: Any = None
+    _view: View | None = None  # of the last second; never changed, only replaced
     _keeping: Keeping = field(default_factory=Keeping)
 
     def __post_init__(self) -> None:
@@ -86,8 +87,7 @@ class Member:
         allow = frozenset(self.settings.allow) or None
         policy = Policy(self.is_member, self.banned, allow)
         self.door = Door(home.key, *place, policy, rng, wall, self.program)
-        quota_bytes = _bytes_of(self.settings.limit.disk_gb)
-        self.shelf = Shelf(ground.blobs, quota_bytes=quota_bytes)
+        self.shelf = Shelf(ground.blobs, quota_bytes=self.settings.limit.disk_bytes)
         lookup = Lookup(home.key, home.network, rng, wall)
         up_bytes_s = self.settings.limit.up_mbit * BYTES_S_OF_MBIT or UP_BYTES_S
         self.library = Library(Swarm(self.shelf, rng, up_bytes_s=up_bytes_s), lookup)
@@ -121,7 +121,7 @@ class Member:
     def _replica(self) -> Replica:
         home, ground = self.home, self.ground
         kept = ground.logs, ground.rng, ground.wall
-        quota_bytes = _bytes_of(self.settings.limit.state_gb)
+        quota_bytes = self.settings.limit.state_bytes
         habits = replace(ground.habits, quota_bytes=quota_bytes)
         return Replica(home.key, home.network, home.proof, *kept, habits)
 
@@ -129,10 +129,15 @@ class Member:
 
     def is_member(self, peer: PeerId) -> bool:
         """Return whether ``peer`` belongs to the network, as far as we know."""
-        member = self.replica.view.members.get(peer)
-        if member is None:
-            return self.door.admits(peer)
-        return member.status == "in"
+        return self._is_in(peer, self.replica.view)
+
+    def was_member(self, peer: PeerId) -> bool:
+        """Return the same, as it was a second ago at most; from any thread."""
+        return self._is_in(peer, self._view)
+
+    def _is_in(self, peer: PeerId, view: View | None) -> bool:
+        member = view.members.get(peer) if view else None
+        return self.door.admits(peer) if member is None else member.status == "in"
 
     def standing(self) -> str:
         """Return whether we are "in", have "left", or are "out"."""
@@ -224,8 +229,7 @@ class Member:
     def keep_level(self, now_s: float) -> Iterable[Any]:
         """Turn away who was sent away, as soon as the state says so."""
         for peer in self.door.members():
-            card = self.pulse.record(peer)
-            if card is not None:
+            if (card := self.pulse.record(peer)) is not None:
                 self.names[peer] = card.about.name
         before, self._view = self._view, self.replica.view
         if self._view is before:
@@ -249,9 +253,9 @@ class Member:
         return self.shelf.blob(cid) is None and self.ended.get(cid) != ""
 
     def _keep(self, now_s: float, point: Checkpoint, by: PeerId) -> Iterable[Any]:
-        versions, wanted = self.replica.view.checkpoints, self.library.swarm.wanted
-        listed = versions[point.run].all if point.run in versions else {}
+        listed, wanted = self._listed, self.library.swarm.wanted
         try:
+            digest_of(point.cid)  # before anything goes for what cannot come
             for cid in self._keeping.going(point, by, listed, wanted, self.shelf):
                 self.shelf.remove(cid)
             return self.want(now_s, point.cid, point.size_bytes, PATIENCE_S)
@@ -293,8 +297,3 @@ class Member:
         if fixed != self.about:
             self.about = fixed
             self.pulse.say(fixed)
-
-
-def _bytes_of(limit_gb: float) -> int:
-    """Return a limit in bytes; 0 is none."""
-    return int(limit_gb * GB) or 1 << 62

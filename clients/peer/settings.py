@@ -1,6 +1,7 @@
 """What a peer's owner may set, in ``peer.toml`` or with ``--set``."""
 
 import ipaddress
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from p2p.members.places import read_place
 FILE = "peer.toml"
 SUCH_AS = "/ip4/192.0.2.7/tcp/4001/p2p/12D3..."
 PORTS = range(1 << 16)
+GB, NO_LIMIT = 10**9, 1 << 62  # bytes
 PORTS_OF_RELAY = 3  # one after another
 
 
@@ -76,8 +78,18 @@ class Limit:
 
     def __post_init__(self) -> None:
         for name in ("up_mbit", "down_mbit", "disk_gb", "state_gb"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} must be 0 or more")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} must be 0 or more; 0 is no limit")
+
+    @property
+    def disk_bytes(self) -> int:
+        """The most bytes of content."""
+        return int(self.disk_gb * GB) or NO_LIMIT
+
+    @property
+    def state_bytes(self) -> int:
+        """The most bytes of what members write."""
+        return int(self.state_gb * GB) or NO_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +114,8 @@ class Relay:
     def __post_init__(self) -> None:
         if self.port not in PORTS[: 1 - PORTS_OF_RELAY]:
             raise ConfigError("port must be from 0 to 65533: the next two are used too")
-        if self.circuits < 1 or not self.circuit_gb > 0:
-            raise ConfigError("circuits and circuit_gb must be above 0")
+        if self.circuits < 1 or not 0 < self.circuit_gb < math.inf:
+            raise ConfigError("circuits and circuit_gb must be above 0, and finite")
         if self.address:
             _check_ip(self.address)
 

@@ -4,6 +4,7 @@ It learns by gradients (``clients.trainers.along``) or, with the memory of infer
 alone, by probing the loss along shared directions (FedKSeed); a run takes both.
 """
 
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,7 +138,7 @@ class Trainee:
         loss = float(update.metrics.get("loss", float("nan")))
         if self._first is None:
             self._first = loss
-        if not loss <= SPOILT * (abs(self._first) + 1):
+        if not (math.isfinite(loss) and loss <= SPOILT * (abs(self._first) + 1)):
             raise ConfigError(
                 f"the loss was {self._first:.4g} and is {loss:.4g}: nothing is added. "
                 "Too large steps (begin a run with a smaller trainer.lr, or with "

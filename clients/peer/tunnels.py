@@ -116,7 +116,7 @@ class Tunnels:
             self._tunnel.unforward(one)
 
     def _expose(self, name: str, host: str, port: int) -> None:
-        self._tunnel.expose(name, host, port, self.node.member.is_member)
+        self._tunnel.expose(name, host, port, self.node.member.was_member)
         self._exposed[name] = host, port
 
     def _keep(self) -> None:

@@ -56,7 +56,9 @@ def _looked(
 
 def _further(logs: Logs, writer: PeerId, tip: Tip) -> tuple[Tip, str]:
     """Check the entries after ``tip``; return where that came to, and what is wrong."""
-    log = logs.by_writer[writer]
+    log = logs.by_writer.get(writer)
+    if log is None:
+        return tip, ""  # it was let go meanwhile
     stop = min(log.tip.length, tip.length + ROWS)
     for entry, link in logs.store.rows(writer, tip.length, stop):
         tip = tip.plus(entry)

@@ -88,6 +88,7 @@ def _add(
     draft, manifest = shelf.claim(size_bytes), None
     try:
         digests = b"".join(_copied(shelf, source, size_bytes, draft))
+        shelf.space.sync(draft)  # takes long, so not under the shelf's lock
         manifest = Manifest(size_bytes, digests, kind)
     finally:
         shelf.settle(draft, size_bytes, manifest)

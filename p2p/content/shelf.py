@@ -205,9 +205,7 @@ class Shelf:
             return name
 
     def settle(self, draft: str, size_bytes: int, manifest: Manifest | None) -> None:
-        """End a ``claim``: the draft holds the blob of ``manifest``; None: drop it."""
-        if manifest is not None:
-            self.space.sync(draft)  # takes long, and nobody else uses it
+        """End a ``claim``: the draft, synced, holds a blob; None: drop it."""
         with self._lock:
             self._claimed_bytes -= size_bytes
             try:

@@ -157,6 +157,7 @@ class FolderSpace:
             disk.sync_names()
 
     def remove(self, name: str) -> None:
+        self._flushing.pop(name, None)  # how that ends says nothing of the next file
         RealDisk(self.folder).remove(name)
 
     def used(self, name: str) -> int:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from fedcore.errors import ConfigError, ProtocolError
 from p2p.nat.hello import HELLO_BYTES, hello, read_hello
-from p2p.nat.ports import ANY6, BACKLOG, SCARCE_S, bound, dropped, woken
+from p2p.nat.ports import ANY6, SCARCE_S, bound, dropped, listening, woken
 
 _AT_ONCE = 64  # connections taken before others are looked after
 
@@ -225,7 +225,7 @@ def _listening(port: int, hosts: Sequence[str]) -> list[socket.socket]:
             # A shared bind would hide a rival.
             socket.create_server((host, port), family=family).close()
             servers.append(bound(family, port, host))
-            servers[-1].listen(BACKLOG)
+            listening(servers[-1])
         except OSError as error:
             if servers and not hosts:
                 return servers  # this machine has no IPv6

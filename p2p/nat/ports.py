@@ -10,6 +10,7 @@ SCARCE_S = 0.05  # pause when no descriptor is left, in which others may be clos
 BACKLOG = 1024  # who comes in a crowd is not to wait a second for the next try
 ANY4, ANY6 = "0.0.0.0", "::"  # noqa: S104 - every way in
 _ANY = {socket.AF_INET: ANY4, socket.AF_INET6: ANY6}
+_ANSWERS = 1  # more than one to the first packet of a connection: 3 s in all
 _RESET = b"\x01\0\0\0\0\0\0\0"  # linger for no time: close with a reset
 
 
@@ -42,6 +43,17 @@ def bound(family: socket.AddressFamily, port: int, host: str = "") -> socket.soc
         raise
     sock.setblocking(False)
     return sock
+
+
+def listening(server: socket.socket) -> None:
+    """Take connections, and soon forget those that only begin.
+
+    While the system answers a packet that came too late to meet ours, by default for
+    a minute, it refuses to dial the place from which it came.
+    """
+    if hasattr(socket, "TCP_SYNCNT"):
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, _ANSWERS)
+    server.listen(BACKLOG)
 
 
 def kept_alive(sock: socket.socket, *, idle_s: int = 20) -> None:

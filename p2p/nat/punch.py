@@ -6,6 +6,7 @@ that would splice are asked at the same time. What works first is not what is ta
 the dialler picks the best line that works within a moment, the other side follows.
 """
 
+import errno
 import random
 import selectors
 import socket
@@ -134,13 +135,15 @@ class _Race:
 
     def _dial_due(self, now_s: float) -> None:
         for target in [t for t in self.idle if t.next_s <= now_s and t.tries]:
-            target.tries -= 1
             try:
                 # From the data port there is a connection to this place already.
                 sock = dial(target, 0 if self.punch.beside else self.port)
             except OSError as error:
+                # What the other side has half opened is in the way for a moment.
+                target.tries -= error.errno != errno.EADDRNOTAVAIL
                 self._again(target, now_s, error)
                 continue
+            target.tries -= 1
             self.idle.remove(target)
             self._add(sock, target, Phase.DIALLING, now_s)
 

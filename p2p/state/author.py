@@ -111,8 +111,7 @@ class Author:
         Raises:
             ConfigError: the network is full, and no log of ours has a seat in it.
         """
-        mine = {pen.writer: self.logs.bound(pen.writer) for pen in self.pens}
-        full = any(mine[writer] == 0 for writer in self.safe)
+        full = not self._closed(self.pen) and self.logs.bound(self.pen.writer) == 0
         said = [] if self.ready or full else self._another()
         if not self.ready or self.logs.bound(self.pen.writer) == 0:
             raise ConfigError(

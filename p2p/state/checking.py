@@ -57,7 +57,7 @@ def check(logs: Logs, segments: Sequence[Segment]) -> list[Judged]:
     last: dict[PeerId, News] = {}
     for segment in segments:
         writer = segment.writer
-        if writer not in last and not logs.takes(writer):
+        if writer not in last and not logs.takes(writer, _first(logs, segment)):
             continue
         new = _judged(logs, segment, last.get(writer))
         if isinstance(new, News):
@@ -65,6 +65,12 @@ def check(logs: Logs, segments: Sequence[Segment]) -> list[Judged]:
         if new is not None:
             found.append(new)
     return found
+
+
+def _first(logs: Logs, segment: Segment) -> bytes:
+    """Return the link of the opening that a segment begins with; b"" if it does not."""
+    link = logs.link(segment.writer, 0)
+    return b"" if segment.start else _linked(link, 0, segment.entries[:1])
 
 
 def _judged(

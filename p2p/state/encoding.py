@@ -6,7 +6,8 @@ entry     kind (1 byte), body (bytes)
 branch    number of digests, 33 bytes each, signature (64)
 segment   writer (32), start, tag (16), number of entries, entries, branch
 fork      writer (32), position, link before (32), two branches, opening (bytes)
-item      writer (32), length, tag of the last link (16), position of a fork or 0
+item      writer (32), length, tag of the last link (16), position of a fork or 0, to
+          which 2^20 + 1 is added if that is enough
 """
 
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from p2p.state.chain import (
 from p2p.state.segments import BRANCH_DIGESTS, Branch, Fork, Segment
 
 OPENING_BYTES = 1 << 12
+_ENOUGH = LOG_ENTRIES + 1
 _KINDS = {int(kind): kind for kind in Kind}
 
 
@@ -41,12 +43,14 @@ class Item:
             that share one, with 2^64 hashes, and hide that they differ; the roots of
             replicas would still tell.
         fork: the position of the fork that is known, from 1; 0 if there is none.
+        enough: it has no room for more of this log, so none should be sent.
     """
 
     writer: PeerId
     length: int
     tag: bytes
     fork: int = 0
+    enough: bool = False
 
 
 def number(reader: Reader, limit: int) -> int:
@@ -138,14 +142,16 @@ def get_fork(reader: Reader) -> Fork:
 
 def put_item(item: Item) -> bytes:
     """Return ``item`` as bytes."""
-    return raw_of(item.writer) + varint(item.length) + item.tag + varint(item.fork)
+    fork = varint(item.fork + _ENOUGH * item.enough)
+    return raw_of(item.writer) + varint(item.length) + item.tag + fork
 
 
 def get_item(reader: Reader) -> Item:
     """Read an item."""
     writer, length = get_writer(reader), number(reader, LOG_ENTRIES)
     tag = bytes(reader.take(TAG_BYTES))
-    return Item(writer, length, tag, number(reader, LOG_ENTRIES))
+    enough, fork = divmod(number(reader, LOG_ENTRIES + _ENOUGH), _ENOUGH)
+    return Item(writer, length, tag, fork, bool(enough))
 
 
 def get_writer(reader: Reader) -> PeerId:

@@ -6,7 +6,7 @@ shared then, and list only writers that have changed since.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fedcore.errors import ProtocolError
 from fedcore.names import PeerId
@@ -52,10 +52,12 @@ def sync_of(logs: Logs, shared: bytes | None) -> Sync:
     root = logs.root()
     logs.changes.pin(root)
     changed = logs.changes.since(shared) if shared else None
-    if changed is None or len(changed) > WRITERS:
-        whole = [logs.item(writer) for writer in logs.writers()]
-        return Sync(root, None, whole[:WRITERS])
-    return Sync(root, shared, [logs.item(w) for w in sorted(changed)])
+    enough = logs.held_up()
+    about = None if changed is None else changed.keys() | enough
+    since = shared if about is not None and len(about) <= WRITERS else None
+    names = sorted(about) if about is not None and since else logs.writers()[:WRITERS]
+    told = [replace(logs.item(writer), enough=writer in enough) for writer in names]
+    return Sync(root, since, told)
 
 
 def difference(logs: Logs, sync: Sync) -> Difference | None:
@@ -111,8 +113,8 @@ def news_for(logs: Logs, give: Sequence[Item]) -> News:
             left.append(logs.item(item.writer))
             continue
         forks += [fork] if fork else []
-        if logs.differs(item):
-            continue  # it must find the earlier fork first
+        if logs.differs(item) or item.enough:
+            continue  # it must find the earlier fork first, or has no room
         for segment in logs.segments(item.writer, item.length):
             room -= size_of(segment)
             if room < 0:

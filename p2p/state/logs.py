@@ -27,11 +27,11 @@ from fedcore.errors import StorageError
 from fedcore.names import PeerId
 from fedcore.wire import Reader
 from p2p.state.bodies import said_again
-from p2p.state.chain import TAG_BYTES, WRITERS, Entry, Tip, digest_of, first_link
+from p2p.state.chain import TAG_BYTES, WRITERS, Entry, Kind, Tip, digest_of, first_link
 from p2p.state.encoding import get_branch, get_fork, put_branch, put_fork
 from p2p.state.held import Log, News, Pen
 from p2p.state.segments import Branch, Fork, Openings, Segment, ordered
-from p2p.state.shown import Shown
+from p2p.state.shown import CHUNK, Shown
 from p2p.state.store import LogStore, Row, Stored
 
 QUOTA_BYTES = 20 * 10**9
@@ -62,6 +62,9 @@ class Logs(Shown):
         """Add what ``p2p.state.checking`` has found good; return what had a seat."""
         fresh = [new for new in news if new.writer not in self.by_writer]
         seated = self._seated({n.writer: self._empty(n) for n in fresh})
+        for new in fresh:
+            if new.writer not in seated and not new.before.length:
+                self._ruling.turn_away(new.writer, new.rows[0][1])
         taken = [n for n in news if n.writer in seated or n.writer in self.by_writer]
         for new in taken:
             self._add(new)
@@ -103,6 +106,9 @@ class Logs(Shown):
         if log is None:
             log = Log(self.tip(fork.writer), self.openings(fork.opening), fork=fork)
             if not self._seated({fork.writer: log}):
+                if not log.spoilt:  # else we forget the proof, and either may come
+                    opening = Entry(Kind.OPENING, fork.opening)
+                    self._ruling.turn_away(fork.writer, log.tip.plus(opening).link)
                 return False
         elif log.fork and log.fork.position <= fork.position:
             return False
@@ -171,9 +177,13 @@ class Logs(Shown):
         """Return what vouches for the end of a log cut at ``limit``, and that end."""
         signed = not limit or limit in log.heads
         tail = None if signed else self.branch(writer, limit + 1)
-        gone = self.store.rows(writer, limit, log.tip.length)
-        size = log.tip.size_bytes - sum(len(entry.body) for entry, _ in gone)
-        return tail, Tip(limit, self.link(writer, limit), size)
+        gone_bytes = sum(
+            len(entry.body)
+            for start in range(limit, log.tip.length, CHUNK)  # all may be gigabytes
+            for entry, _ in self.store.rows(writer, start, start + CHUNK)
+        )
+        size_bytes = log.tip.size_bytes - gone_bytes
+        return tail, Tip(limit, self.link(writer, limit), size_bytes)
 
     def _rest(self, log: Log, end: int) -> Branch:
         """Return what vouches for the entry at ``end``, a stop or the end."""

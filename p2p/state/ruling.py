@@ -29,7 +29,8 @@ class Ruling:
         unseated: logs of ours that have no seat.
         removals: what stands in logs of admins, by writer.
         stale: whether something was said since all was judged.
-        turned_away: logs that were offered, and had no seat.
+        turned_away: logs that were offered, and had no seat: the links of their
+            openings, by writer.
     """
 
     own: set[PeerId] = field(default_factory=set)
@@ -37,7 +38,7 @@ class Ruling:
     unseated: set[PeerId] = field(default_factory=set)
     removals: dict[PeerId, list[Said]] = field(default_factory=dict)
     stale: bool = False
-    turned_away: OrderedDict[PeerId, None] = field(default_factory=OrderedDict)
+    turned_away: OrderedDict[PeerId, bytes] = field(default_factory=OrderedDict)
 
     def hear(self, opening: Opening, start: int, rows: Sequence[Row]) -> None:
         """Take note of what follows position ``start`` in a log."""
@@ -83,8 +84,11 @@ class Ruling:
         self.unseated = self.own.intersection(out)
         return out
 
-    def turn_away(self, writer: PeerId) -> None:
-        """Remember that ``writer`` has no seat, so as not to ask for its log again."""
-        self.turned_away[writer] = None
+    def turn_away(self, writer: PeerId, first: bytes) -> None:
+        """Remember that ``writer`` has no seat, so as not to ask for its log again.
+
+        With another opening than that of the link ``first`` it may have one.
+        """
+        self.turned_away[writer] = first
         if len(self.turned_away) > WRITERS:
             self.turned_away.popitem(last=False)

@@ -14,7 +14,9 @@ another finds one, if fewer than all seats are taken by invites.
 
 It depends on nothing but the openings and on what admins have said, which are the same
 on all replicas in the end, and whoever was left out of some logs is left out of more:
-so it makes no difference in what order they come, nor who was let go in between.
+so it makes no difference in what order they come, nor who was let go in between. Only
+the proof that somebody signed two openings goes with its log: then either may come
+again, until it meets the other.
 
 Source: choice in turn is "max-min fair" as in Bertsekas & Gallager, "Data Networks",
 1992, section 6.5; that it can be made in any grouping is "path independence" as in

@@ -5,8 +5,9 @@ hashed and counted. What we hold beyond it stays, as the removal may cease to co
 more is not taken. Of more logs than there are seats (``p2p.state.seats``) some are let
 go, but for our own: those are kept, and nothing of them is shown.
 
-Disk: when half the quota is used, a log grows only while it has less than its share, so
-that who writes much cannot keep out who writes little.
+Disk: when half the quota is used, a log grows only while it has less than its share of
+a quarter, so that who writes much cannot keep out who writes little. Logs of admins
+have the other quarter: what they say of removals is to be heard when it is needed most.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -21,7 +22,7 @@ from p2p.state.roots import Roots
 from p2p.state.ruling import Ruling
 from p2p.state.store import LogStore
 
-_CHUNK = 256  # entries read at once
+CHUNK = 256  # entries read at once
 
 
 class Shown:
@@ -76,13 +77,26 @@ class Shown:
         log = self.by_writer.get(writer)
         return log.bound if log else None
 
-    def takes(self, writer: PeerId) -> bool:
-        """Return whether there is room for more of ``writer``."""
+    def takes(self, writer: PeerId, first: bytes = b"") -> bool:
+        """Return whether there is room for more of ``writer``.
+
+        Args:
+            writer: of the log.
+            first: the link of its opening, if that is known.
+        """
         log = self.by_writer.get(writer)
         if log is None:
-            return writer not in self._ruling.turned_away
-        fair = log.disk_bytes < self.quota_bytes // 2 // len(self.by_writer)
-        return not log.closed and (fair or writer in self.own or not self.full)
+            away = self._ruling.turned_away.get(writer)
+            return away is None or first not in (b"", away)
+        fair = log.disk_bytes < self.quota_bytes // 4 // len(self.by_writer)
+        admin = log.opening is not None and log.opening.role == "admin"
+        free = self.held_bytes < self.quota_bytes // 4 * 3 if admin else not self.full
+        return not log.closed and (fair or writer in self.own or free)
+
+    def held_up(self) -> set[PeerId]:
+        """Return whose logs do not grow here, for want of room."""
+        logs = self.by_writer.items() if self.full else ()
+        return {w for w, log in logs if not log.closed and not self.takes(w)}
 
     @property
     def full(self) -> bool:
@@ -115,8 +129,8 @@ class Shown:
         """Take note of all that a log says of removals."""
         if log.opening is None or log.opening.role != "admin":
             return
-        for start in range(0, log.tip.length, _CHUNK):
-            rows = self.store.rows(writer, start, start + _CHUNK)
+        for start in range(0, log.tip.length, CHUNK):
+            rows = self.store.rows(writer, start, start + CHUNK)
             self._ruling.hear(log.opening, start, rows)
 
     def _show(self, writer: PeerId) -> None:
@@ -154,8 +168,6 @@ class Shown:
             return fresh.keys()
         out = set(self._ruling.judge({**self.by_writer, **fresh}))
         self._let_go(out)
-        for writer in fresh.keys() & out - self.own:
-            self._ruling.turn_away(writer)
         for writer in self.own & self.by_writer.keys():
             self._bind(writer)
         return fresh.keys() - (out - self.own)

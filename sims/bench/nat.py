@@ -190,7 +190,9 @@ def summed(ours: Found, theirs: Found) -> Iterator[Row]:
 
 
 def table(who: str, found: Found) -> Iterator[str]:
-    """Yield the lines of a matrix: D direct, R relayed, - no answer; seconds."""
+    """Yield the lines of a matrix, if there is one: how they met, and the seconds."""
+    if all(met.skipped for met in found.values()):
+        return
     yield f"{who}, rows call columns: D direct, R relayed, - no answer; seconds"
     kinds = [kind for kind in KINDS if any(kind in pair for pair in found)]
     yield " " * 16 + "".join(f"{kind[:10]:11}" for kind in kinds).rstrip()

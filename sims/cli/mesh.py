@@ -51,8 +51,8 @@ def cases_of(args: argparse.Namespace) -> Iterator[Case]:
     names = args.only or list(SCENES)
     for name in names:
         maker(name)
-    if args.nodes is not None and not 1 <= args.nodes <= 200:
-        raise ConfigError(f"--nodes must be in 1..200: {args.nodes}")
+    if args.nodes is not None and not 2 <= args.nodes <= 200:
+        raise ConfigError(f"--nodes must be in 2..200: {args.nodes}")
     if args.seeds < 1 or (args.minutes is not None and not 0 < args.minutes <= 1440):
         raise ConfigError("--seeds must be >= 1, and --minutes in (0, 1440]")
     calm = frozenset(args.calm.split(",")) if args.calm else frozenset()

@@ -32,7 +32,7 @@ class Clock:
         """
         true_s = (shown_s - self.zero_s) / self.rate
         while self.read(true_s) < shown_s:
-            true_s += ulp(abs(shown_s) + abs(self.zero_s))
+            true_s += ulp(abs(shown_s) + abs(self.zero_s) + abs(true_s))
         return true_s
 
     def date(self, true_s: float) -> float:

@@ -2,7 +2,7 @@
 
 | part | what it does |
 | --- | --- |
-| stranger | comes from a network of its own, with no invite to this one |
+| stranger | shows an opening of a network of its own, with no invite to this one |
 | thief | shows an opening that is somebody else's |
 | evicted | is sent away by the founder after a while, and goes on all the same |
 | equivocator | copies its disk, and writes with both copies as if there were one |
@@ -74,8 +74,9 @@ class Crew:
         own = addresses(place.host, place.peers, place.peer, relay=place.host > 0)
         proof = home.openings[index]
         member = member_at(place, proof, home.network, own, ways)
+        if part in (STRANGER, THIEF):
+            member.door.network = self.home.network  # which is no secret
         if part == THIEF:
-            member.door.network = self.home.network
             member.door.opening = self.home.openings[0]
         if part == EQUIVOCATOR and not place.fresh:
             member.replica.author.begin()  # as if nobody else had written meanwhile

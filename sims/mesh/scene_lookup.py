@@ -62,7 +62,8 @@ class LookupScene:
         dice, count = world.dice("blobs"), len(world.hosts)
         for number in range(BLOBS):
             self.providers[cid_of(bytes([number]))] = dice.randrange(count)
-        near = {h.index: set(dice.sample(range(count), LINKS)) for h in world.hosts}
+        links = min(LINKS, count)
+        near = {h.index: set(dice.sample(range(count), links)) for h in world.hosts}
         world.wanted = lambda a, b: b.index in near[a.index] or a.index in near[b.index]
         world.dials = True
         world.carry_out = partial(self._heard, world)
@@ -73,7 +74,7 @@ class LookupScene:
     def _leave(self, world: World, dice: random.Random) -> None:
         """Let somebody go for ever, but never more than a third of all."""
         gone = sum(host.retired for host in world.hosts)
-        if world.nemesis.done or 3 * gone >= len(world.hosts):
+        if world.nemesis.done or 3 * (gone + 1) > len(world.hosts):
             return
         world.retire(dice.choice(world.hosts[1:]))
         wait_s = CHURN_S * CROWD / len(world.hosts)
@@ -96,6 +97,8 @@ class LookupScene:
         self.asks += [effect.asks] if effect.over else []
 
     def missing(self, world: World) -> str | None:
+        if len(world.honest) < 2:
+            return None  # nobody but the provider asks
         for cid, index in self.providers.items():
             provider = world.hosts[index]
             if provider.up and provider.honest and cid not in self.found:

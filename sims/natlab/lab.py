@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sims.natlab.routers import CLOUD, CUTS, FIREWALL6, Kind, rules
-from sims.natlab.spaces import forward, inside, ip, nft, run, settled, sweep
+from sims.natlab.spaces import MARK, forward, inside, ip, nft, run, settled, sweep
 from sims.natlab.switch import Switch
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +57,7 @@ class Lab:
         self, *, delay_s: float = 0.0, loss: float = 0.0, ipv6: bool = False
     ) -> None:
         self.ipv6 = ipv6
-        self.prefix = f"fc{os.getpid()}-{next(_numbers)}-"
+        self.prefix = f"{MARK}{os.getpid()}-{next(_numbers)}-"
         self.places: dict[str, Place] = {}
         self.spaces: list[str] = []
         self.processes: list[subprocess.Popen[str]] = []

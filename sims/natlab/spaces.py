@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+MARK = "fedcore-lab-"  # begins the names of our namespaces; then a process, then a name
+
 
 def why_not() -> str | None:
     """Return why no lab can be made here; None if one can."""
@@ -17,7 +19,7 @@ def why_not() -> str | None:
     for program in ("ip", "nft", "nsenter"):
         if shutil.which(program) is None:
             return f"no program {program}"
-    name = f"fc{os.getpid()}-try"
+    name = f"{MARK}{os.getpid()}-try"
     if subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode:
         return "this kernel, or container, makes no network namespaces"
     subprocess.run(["ip", "netns", "del", name], check=True)
@@ -26,8 +28,8 @@ def why_not() -> str | None:
 
 def sweep() -> None:
     """Remove what labs left behind whose process was killed."""
-    for path in Path("/run/netns").glob("fc*-*"):
-        pid = path.name[2:].partition("-")[0]
+    for path in Path("/run/netns").glob(f"{MARK}*-*"):
+        pid = path.name.removeprefix(MARK).partition("-")[0]
         if pid.isdigit() and not Path("/proc", pid).exists():
             subprocess.run(["ip", "netns", "del", path.name], capture_output=True)
 

@@ -175,6 +175,33 @@ def test_a_call_returns_or_raises(running):
         driver.call(wrong)
 
 
+def test_a_call_that_was_given_up_never_runs(running):
+    """Who hears that the node is busy asks again: twice would be once too often."""
+    driver, _ = running(silent)
+    begun, go_on, ran = threading.Event(), threading.Event(), []
+
+    def hold(now_s):
+        begun.set()
+        return go_on.wait(WAIT_S), ()
+
+    holding = threading.Thread(target=driver.call, args=(hold,))
+    holding.start()
+    assert begun.wait(WAIT_S)
+    with pytest.raises(PeerLostError, match="too busy"):
+        driver.call(lambda now_s: (ran.append(1), ()), timeout_s=0.01)
+    go_on.set()
+    holding.join()
+    assert driver.call(lambda now_s: (list(ran), ())) == []
+
+
+def test_a_call_that_breaks_the_node_tells_its_caller_at_once():
+    driver = Driver(Reply(silent), Loop("a"), lambda note: None).start()
+    with pytest.raises(PeerLostError, match="has failed"):
+        driver.call(lambda now_s: 1 / 0)
+    driver.close()
+    assert isinstance(driver.failure, ZeroDivisionError)
+
+
 def test_the_end_refuses_what_is_open(running):
     driver, _ = running(silent)
     open_ = driver.asked("p", "/echo/1", b"")

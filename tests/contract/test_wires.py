@@ -14,6 +14,8 @@ from p2p.channel.caps import Caps
 from p2p.channel.channel import channel
 from p2p.channel.width import MOST
 from p2p.driver import Driver
+from p2p.identity.keys import Key
+from p2p.lines import Line
 from p2p.machine import Ask, Tell
 from p2p.nat.effects import Closed, NotOpened, Opened, Punch
 from p2p.nat.punch import Opening
@@ -141,6 +143,29 @@ def test_channels_beside_the_first_share_much_data_and_outlive_it(wires, monkeyp
     for end in far:
         end.close()
     until(lambda: Closed in channels_heard())
+
+
+def test_the_end_closes_channels_that_were_just_replaced_too(wires, monkeypatch):
+    far = [opening_to(wires, monkeypatch, Echo()) for _ in range(2)]
+    assert wires.channels(B.peer) == 1
+    wires.close()
+    until(lambda: all(end.over is not None for end in far))
+
+
+def test_a_move_ends_what_this_machine_lost_and_nothing_else(wires):
+    def line(number, host):
+        key = Key(bytes([number]) * 32)
+        made = SimpleNamespace(peer=key.peer, on_close=lambda _: None, over=None)
+        made.close = lambda why: closed.append(host)
+        return Line(made, "direct", None, host)
+
+    closed, left = [], []
+    wires.mesh.leave = left.append
+    for number, host in enumerate(("::1", "::ffff:127.0.0.1", "10.0.0.7", "10.0.0.8")):
+        wires._lines.add(line(number + 5, host), beside=False)
+    wires.move({"10.0.0.8"})
+    until(lambda: closed == ["10.0.0.7"])
+    assert left == [{"10.0.0.8", "127.0.0.1", "::1"}]
 
 
 def test_what_is_too_long_to_be_told_without_a_channel_is_dropped(wires):

@@ -18,9 +18,11 @@ from sims.flower.simulation import parser as flower_parser
 from sims.runs.config import read
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CODE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINE = re.compile(r"^(?:    )?((?:fedcore|flower-simulation) .+)$", re.MULTILINE)
+FILE = re.compile(r"`([\w.-]+/[\w/.-]*(?:\.py|\.toml|\.md|\.json|/))`")
+LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 QUICK = {
     "sim run": ("--set", "run.rounds=2"),
     "sim sweep": ("--set", "run.rounds=1"),
@@ -50,12 +52,23 @@ def test_a_command_of_the_docs_is_understood(page: str, words: list[str]) -> Non
     args: argparse.Namespace = full_parser(commands()).parse_args(words[1:])
     flags = getattr(args, "set", [])
     if args.command != "peer":
-        file = ROOT / (getattr(args, "config", None) or "-")
-        assert read(file if file.is_file() else None, flags)  # "my.toml" is no file
+        file = getattr(args, "config", None)
+        ours = file not in (None, "my.toml")
+        assert read(ROOT / file if ours else None, flags)
     elif args.action == "train":
         assert read_keys(flags)
     else:
         assert build(PeerSettings, from_flags(flags))
+
+
+@pytest.mark.parametrize(
+    "page", sorted({*PAGES, *ROOT.glob("*.md")}), ids=lambda p: p.name
+)
+def test_what_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    files = [ROOT / name for name in FILE.findall(text)]
+    links = [page.parent / name for name in LINK.findall(text)]
+    assert [path for path in [*files, *links] if not path.exists()] == []
 
 
 @pytest.mark.parametrize(("page", "text"), EVERY_BLOCK)

@@ -8,6 +8,8 @@ import sys
 import pytest
 
 from fedcore.cli import commands, full_parser
+from p2p.identity.chain import read_chain
+from p2p.identity.openings import Opening, check_opening
 from sims.cli.mesh import mesh
 from sims.mesh.campaign import reports
 from sims.mesh.catalog import SCENES, run_case
@@ -45,6 +47,25 @@ def test_two_hundred_peers_that_come_and_go_find_what_others_have():
     report = run_case(Case("lookup", 0, nodes=200, minutes=0.4))
     assert report.violation is None
     assert report.figures["peers asked in a search, at most"] < 50
+
+
+@pytest.mark.parametrize("scene", SCENES)
+@pytest.mark.slow
+def test_two_or_three_peers_are_a_mesh(scene: str):
+    cases = [Case(scene, seed, nodes, 0.2) for nodes in (2, 3) for seed in range(2)]
+    assert not any(report.violation for report in map(run_case, cases))
+
+
+@pytest.mark.slow
+def test_a_door_that_takes_the_opening_of_any_network_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def careless(data: bytes, _network: str) -> Opening:
+        return check_opening(data, read_chain(data).founding.network)
+
+    monkeypatch.setattr("p2p.members.judging.check_opening", careless)
+    reports = (run_case(Case("mesh", seed, minutes=0.4)) for seed in range(16))
+    assert any(r.violation and "has let in" in r.violation.what for r in reports)
 
 
 @pytest.mark.slow

@@ -6,12 +6,14 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from threading import Timer
 
 import pytest
 
 from fedcore.errors import ConfigError, PeerLostError, ProtocolError
 from p2p.nat.hello import HELLO_BYTES, hello
 from p2p.nat.listener import Listener
+from p2p.nat.ports import bound, dropped
 from p2p.nat.punch import Pace, open_socket
 from tests.nat.loopback import at, both, pair, punch, talk
 
@@ -172,3 +174,18 @@ def test_tokens_of_chance_do_not_open_a_port(ports):
         with stranger(ports[0].port, hello(secrets.token_bytes(16), dialer=True)) as s:
             assert hung_up(s)
     ports[0].forget(TOKEN)
+
+
+def test_what_is_half_open_on_the_same_ports_is_waited_for():
+    """The system refuses to dial; that uses up no try."""
+    with Listener(patience_s=9) as a, Listener(patience_s=9) as b:
+        between = bound(socket.AF_INET, a.port)
+        between.setblocking(True)
+        between.connect(("127.0.0.1", b.port))
+        Timer(5.0, dropped, [between]).start()
+        first = punch("b", TOKEN, [at(b.port)], dialer=True)
+        second = punch("a", TOKEN, [at(a.port)], dialer=False)
+        one, other = [end.result() for end in both(first, second, a, b, Pace())]
+        talk(one.sock, other.sock)
+        one.sock.close()
+        other.sock.close()

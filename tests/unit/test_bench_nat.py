@@ -53,6 +53,7 @@ def test_the_matrix_has_both_halves():
         ["symmetric", "R", "2.0"],
         ["double", "-", "R", "2.0"],
     ]
+    assert list(table("us", {PAIR: Met(why="skipped: no module")})) == []
 
 
 def test_who_hears_nothing_is_given_another_try(monkeypatch):

@@ -197,6 +197,14 @@ def test_a_choice_by_a_flag_wins_however_both_are_written(flag, line):
     assert config.pacer == Synchronous()
 
 
+@pytest.mark.parametrize("last", ["pacer", "pacer.name"])
+def test_of_two_choices_the_last_wins_however_they_are_written(last):
+    flags = ["pacer=buffered", "pacer.name=buffered"]
+    flags.sort(key=lambda flag: flag.startswith(f"{last}="))
+    flags[-1] = f"{last}=synchronous"
+    assert made(BOX, *flags).pacer == Synchronous()
+
+
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 NUMBERS = st.floats(allow_nan=False)
 CONFIGS = st.builds(

@@ -55,6 +55,26 @@ def test_what_is_added_is_read_back_after_a_restart(space):
     assert one.pinned
 
 
+def test_what_the_disk_does_not_keep_leaves_nothing(space, monkeypatch):
+    def fails(name):
+        raise StorageError("the disk is broken")
+
+    shelf = Shelf(space)
+    monkeypatch.setattr(space, "sync", fails)
+    with pytest.raises(StorageError, match="broken"):
+        add_bytes(shelf, blob(1))
+    assert (shelf.total_bytes(), list(space.names())) == (0, [])
+
+
+def test_a_file_made_anew_does_not_fail_as_the_one_before(tmp_path):
+    space = FolderSpace(tmp_path)
+    space.flush("a.part")  # which is gone already
+    space._flushing["a.part"].exception(20)
+    space.remove("a.part")
+    space.reserve("a.part", 1)
+    assert space.flushed("a.part")
+
+
 def test_equal_bytes_are_kept_once(space):
     shelf = Shelf(space)
     assert add_bytes(shelf, blob(2)) == add_bytes(shelf, blob(2))

@@ -237,6 +237,18 @@ def test_where_a_relay_was_reached_is_where_its_services_are(
     assert mesh.guests.services() == (Address("45.33.1.7", 4003),)
 
 
+def test_services_may_be_looked_at_while_relays_come():
+    """The scout looks from its own thread."""
+    guests = Guests({"r": (Address("192.0.2.7", 4003),)})
+
+    class Meanwhile(dict):
+        def get(self, key):
+            guests.found["s"] = ()
+
+    guests.hosts = Meanwhile()
+    assert guests.services() == (Address("192.0.2.7", 4003),)
+
+
 def test_what_is_heard_may_be_replaced(house):
     mesh, _, _, state = house
     state.acts[Woken] = lambda event: [Note("a", "one"), Note("b", "two"), Wake(5.0)]

@@ -76,9 +76,13 @@ class Lent:
 
     def __init__(self, **sizes_mb):
         self.sizes = {cid: mb * MB for cid, mb in sizes_mb.items()}
+        self.pinned = set()
 
     def blobs(self):
-        return [SimpleNamespace(cid=c, size_bytes=n) for c, n in self.sizes.items()]
+        return [
+            SimpleNamespace(cid=c, size_bytes=n, pinned=c in self.pinned)
+            for c, n in self.sizes.items()
+        ]
 
     def total_bytes(self):
         return sum(self.sizes.values())
@@ -90,7 +94,7 @@ def going(shelf, new, by, listed, wanted=()):
     chosen(keeping, 0.0, listed, (), lambda cid: cid not in shelf.sizes)
     chosen(keeping, AGAIN_S, listed, (), lambda cid: cid not in shelf.sizes)
     try:
-        return keeping.going(new, by, dict(listed), wanted, shelf)
+        return keeping.going(new, by, lambda: listed, wanted, shelf)
     except StorageError:
         return None
 
@@ -126,3 +130,28 @@ def test_a_newer_version_replaces_older_ones_of_the_same_member():
     assert going(Lent(v0=20, v1=20), late, "bob", rows) is None
     shared = [(row[0], ("bob", "cyd")) for row in rows]
     assert going(Lent(v0=20, v1=20), new, "bob", shared) is None
+
+
+def test_what_others_list_or_the_owner_keeps_is_nobodys_older_version():
+    """Whatever its id is listed as: a member may list content that is not its own."""
+    taken = (point("bobs", run="mine", size_bytes=20 * MB), ("eve",))
+    bobs = (point("bobs", run="other", size_bytes=20 * MB), ("bob",))
+    huge = point("huge", run="mine", version=1, size_bytes=49 * MB)
+    shelf = Lent(bobs=20, rest=45)
+    assert going(shelf, huge, "eve", [taken]) == ["bobs"]  # nobody else wants it
+    assert going(shelf, huge, "eve", [taken, bobs]) is None
+    assert going(shelf, huge, "eve", [taken], ["bobs"]) is None  # it is being fetched
+    shelf.pinned = {"bobs"}
+    assert going(shelf, huge, "eve", [taken]) is None
+
+
+def test_one_that_is_two_versions_makes_room_once():
+    rows = [(point("a", version=n, size_bytes=20 * MB), ("eve",)) for n in (0, 1)]
+    new = point("b", version=2, size_bytes=45 * MB)
+    assert going(Lent(a=20, rest=60), new, "eve", rows) is None
+
+
+def test_what_is_here_counts_as_long_as_it_is():
+    """However small it is said to be."""
+    tiny = (point("a", run="other", size_bytes=1), ("eve",))
+    assert going(Lent(a=40), point("b", size_bytes=20 * MB), "eve", [tiny]) is None

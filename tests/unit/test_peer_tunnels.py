@@ -25,7 +25,7 @@ def node(tmp_path):
         return answer
 
     tunnel = Tunnel(nobody_is_here)
-    member = SimpleNamespace(is_member=lambda peer: peer == BOB)
+    member = SimpleNamespace(was_member=lambda peer: peer == BOB)
     home = make(tmp_path / "ann", PeerSettings(), "home")
     wires = SimpleNamespace(tunnel=tunnel)
     yield SimpleNamespace(home=home, member=member, wires=wires)

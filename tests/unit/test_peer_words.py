@@ -2,6 +2,7 @@
 
 import time
 from argparse import Namespace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,23 +12,25 @@ from clients.peer.actions import Actions
 from clients.peer.control import Control, ask
 from clients.peer.ground import ground_in
 from clients.peer.history import MOST, History
-from clients.peer.home import forget, give_up, load, make
+from clients.peer.home import STATE, forget, give_up, load, make
 from clients.peer.member import LEFT, Member
 from clients.peer.network import Network, router_words
 from clients.peer.people import People, _check_leaving
 from clients.peer.report import _state
 from clients.peer.runs import Runs
-from clients.peer.settings import Find, PeerSettings
+from clients.peer.settings import Find, Limit, PeerSettings, Relay
 from clients.peer.tables import peers_table
 from clients.peer.training import train
+from clients.peer.verifying import _further
 from clients.peer.ways import reach_words
-from fedcore.errors import ConfigError
+from fedcore.errors import ConfigError, StorageError
 from p2p.identity.invites import Terms, invite, read_invite
 from p2p.identity.keys import Key
+from p2p.machine import Woken
 from p2p.nat.addresses import Address, Candidate
 from p2p.nat.kinds import Nat
 from p2p.state.bodies import Presence
-from p2p.state.chain import Kind
+from p2p.state.chain import Kind, Tip
 from p2p.state.places import Listed
 from p2p.state.said import Place
 
@@ -49,6 +52,48 @@ def test_who_has_left_is_nobody_here_and_turned_away_elsewhere(home):
     assert member.banned(home.opening) == LEFT
     assert not member.is_member(home.me)
     member.close()
+
+
+def test_who_is_a_member_can_be_asked_beside_the_machine(home):
+    """Tunnels ask in a thread of their own, and the state is the machine's alone."""
+    member = Member(home, PeerSettings(), "1", ground_in(home.folder, fresh=True))
+    assert not member.was_member(home.me)
+    member.mesh.step(0.0, Woken())
+    replica, member.replica = member.replica, None
+    assert member.was_member(home.me)
+    assert not member.was_member(BOB)
+    member.replica = replica
+    member.close()
+
+
+def test_what_a_failed_forget_left_can_be_forgotten(home, monkeypatch):
+    Member(home, PeerSettings(), "1", ground_in(home.folder)).close()
+    unlink, fails = Path.unlink, ["opening"]
+    for draft in (".key.0a1b2c3d", "ports.json.tmp"):  # the end came as it was written
+        (home.folder / draft).touch()
+
+    def unlinked(path, **more):
+        if path.name in fails:
+            raise OSError(5, "the disk is broken")
+        unlink(path, **more)
+
+    state_first = sorted(home.folder.iterdir(), key=lambda p: p.name != STATE)
+    monkeypatch.setattr(Path, "unlink", unlinked)
+    monkeypatch.setattr(Path, "iterdir", lambda _: iter(state_first))
+    with pytest.raises(StorageError):
+        forget(home.folder)
+    monkeypatch.undo()
+    forget(home.folder)
+    assert not home.folder.exists()
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), -1.0])
+def test_a_limit_is_a_number(value):
+    for field in ("up_mbit", "down_mbit", "disk_gb", "state_gb"):
+        with pytest.raises(ConfigError, match="0 is no limit"):
+            Limit(**{field: value})
+    with pytest.raises(ConfigError, match="finite"):
+        Relay(circuit_gb=value)
 
 
 def test_a_peer_without_its_key_can_only_be_forgotten(home):
@@ -216,6 +261,17 @@ def test_content_that_is_misspelt_is_named_with_the_nearest(home):
     actions = Actions(running(home, checkpoints={"adapter": None}))
     with pytest.raises(ConfigError, match='the nearest is "adapter"'):
         actions._named("adaptor")
+
+
+def test_what_nobody_could_name_is_not_shared(home):
+    asked = {"do": "put", "file": "weights..bin", "name": "weights..bin"}
+    with pytest.raises(ConfigError, match=r'has "\.\." in it; give another: --name'):
+        Actions(running(home))._put(asked, print)  # here is no shelf to copy it to
+
+
+def test_a_log_that_is_let_go_while_it_is_checked_is_no_fault():
+    start = Tip(0, bytes(32))
+    assert _further(SimpleNamespace(by_writer={}), BOB, start) == (start, "")
 
 
 @pytest.mark.parametrize("days", [0.0, -1.0, float("nan"), 1e9])

@@ -12,9 +12,12 @@ from p2p.identity.removals import Said, read_removal
 from p2p.state import seats
 from p2p.state.bodies import Count
 from p2p.state.chain import Kind, raw_of
+from p2p.state.checking import check
+from p2p.state.exchange import compared, news_for, reply_to, sync_of
 from p2p.state.fold import Fold, said_in
-from p2p.state.held import ENTRY_BYTES, Pen
+from p2p.state.held import ENTRY_BYTES, News, Pen
 from p2p.state.logs import Logs
+from p2p.state.messages import decode, encode
 from p2p.state.reference import fold as reference
 from p2p.state.roots import Roots
 from p2p.state.seats import judged
@@ -192,6 +195,25 @@ def test_who_was_turned_away_is_not_asked_for_again_until_an_admin_speaks(monkey
     assert held.takes(writer(late))
 
 
+@pytest.mark.parametrize("proved", [False, True])
+def test_one_of_two_openings_that_had_no_seat_does_not_bar_the_other(
+    monkeypatch, proved
+):
+    so_many(monkeypatch, 3)
+    guests = [came(f"guest {n}", "party", after_s=n) for n in (1, 2)]
+    early, late = (came("two-faced", "party", after_s=s) for s in (0, 9))
+    one, other = held_by(ROOT, guests[0], early), held_by(ROOT, *guests, late)
+    assert not other.takes(writer(late))
+    if proved:
+        other, twin = held_by(ROOT, *guests), held_by(late)
+        fork = one.fork(writer(late), 1, twin.branch(writer(late), 1))
+        assert not other.freeze(fork, ours=False)
+    answer = news_for(one, compared(one, one.writers(), {}).give)
+    found = check(other, answer.segments)
+    other.add(*(new for new in found if isinstance(new, News)))
+    assert other.root() == one.root()
+
+
 def test_our_own_log_stays_with_us_and_comes_back(monkeypatch):
     so_many(monkeypatch, 3)
     mine, crowd = LATE, [came(f"early {n}", "other") for n in range(3)]
@@ -237,6 +259,10 @@ def test_replicas_of_a_full_network_agree_and_who_has_no_seat_is_told(monkeypatc
         else:
             with pytest.raises(ConfigError, match="the network is full"):
                 node.replica.write(said)
+            world.start(node)  # asked nobody yet, it knows that another has none either
+            with pytest.raises(ConfigError, match="the network is full"):
+                node.replica.write(said)
+            assert len(node.replica.author.pens) == 1
     world.settle()
     assert world.nodes[0].replica.view.counters["c"].total == 3
 
@@ -281,7 +307,7 @@ def test_who_writes_much_cannot_keep_out_who_writes_little():
     source = held_by(ROOT)
     begins(source, much, *counts(range(300)))
     begins(source, little, count(1))
-    quota = 2 * 40 * ENTRY_BYTES
+    quota = 4 * 20 * ENTRY_BYTES
     target = Logs(NETWORK, MemoryLogStore(), OPENINGS, quota_bytes=quota)
     for _ in range(4):
         hears(target, source, pieces_each=1)
@@ -291,6 +317,40 @@ def test_who_writes_much_cannot_keep_out_who_writes_little():
     begins(source, little, *counts(range(5)))
     hears(target, source)
     assert target.tip(writer(little)).length == 7
+
+
+def test_admins_are_heard_when_there_is_room_for_no_other_long_log():
+    eve, source = CROWD[0], held_by(ROOT)
+    begins(source, ROOT, *counts(range(120)))
+    begins(source, eve, *counts(range(120)))
+    target = Logs(NETWORK, MemoryLogStore(), OPENINGS)
+    hears(target, source)
+    target.quota_bytes = 2 * target.held_bytes
+    assert target.full
+    begins(source, ROOT, removal(source, "peer", eve[0].opening.peer))
+    hears(target, source)
+    assert target.root() == source.root()
+    assert target.standing.why(eve[0].opening)
+    target.quota_bytes = target.held_bytes  # there is an end to that, too
+    assert not target.takes(writer(ROOT))
+
+
+def test_who_has_no_room_for_a_log_is_not_sent_it_again_and_again():
+    source, target = held_by(ROOT), held_by(ROOT)
+    for found in (source, target):
+        begins(found, CROWD[0], *counts([1, 2]))
+    shared = source.root()
+    for found in (source, target):
+        found.changes.pin(shared)
+    begins(source, CROWD[0], *counts([3, 4]))
+    sent = reply_to(source, sync_of(target, shared)).said.segments
+    assert [piece.writer for piece in sent] == [writer(CROWD[0])]
+    target.quota_bytes = target.held_bytes
+    for since in (shared, None):
+        asked = decode(encode(sync_of(target, since)))
+        assert asked.since == since
+        assert not reply_to(source, asked).said.segments
+    assert not reply_to(target, sync_of(source, None)).want
 
 
 @pytest.mark.parametrize("order", [*permutations(range(3))])
@@ -329,6 +389,20 @@ def test_a_fork_makes_work_in_the_measure_of_its_own_log():
     assert fold.view().counters["c"].total == 31
     assert set(read) == {writer(eve)}
     assert fold.turns == 2
+
+
+def test_a_long_log_that_forks_is_never_read_whole():
+    held, twin, eve = held_by(ROOT), held_by(ROOT), CROWD[0]
+    begins(twin, eve, count(1))
+    begins(held, eve, *counts(range(2, 600)))
+    read, rows = [], held.store.rows
+    held.store.rows = lambda *place: (read.append(rows(*place)), read[-1])[1]
+    size_bytes = held.tip(writer(eve)).size_bytes
+    merge(held, twin)
+    assert max(map(len, read)) <= 256
+    gone_bytes = sum(len(entry.body) for entry in counts(range(2, 600)))
+    assert held.tip(writer(eve)).size_bytes == size_bytes - gone_bytes
+    assert held.tip(writer(eve)).length == 1
 
 
 def test_a_row_is_named_by_the_key_of_its_writer():

@@ -12,6 +12,7 @@ from clients.trainers.sgd import SGD
 from fedcore.errors import ConfigError
 from fedcore.orderfree import Origin, apply, begin, fact_of
 from fedcore.params import digest
+from fedcore.strategy import Update
 from strategies.fedkseed import FedKSeed
 
 DIGITS = load_task("digits")
@@ -87,6 +88,13 @@ def test_a_spoilt_model_gets_no_more_additions(tmp_path):
     with pytest.raises(ConfigError, match="nothing is added"):
         first.turn()
     assert len(run.amounts) == 2
+
+
+@pytest.mark.parametrize("loss", [float("inf"), float("nan")])
+def test_a_loss_that_is_no_number_is_not_told(tmp_path, loss):
+    trainee = Run().trainee(tmp_path, 0)
+    with pytest.raises(ConfigError, match="nothing is added"):
+        trainee._sound(Update("a", 0, {}, 1, {"loss": loss}))
 
 
 def test_training_that_blows_up_adds_nothing(tmp_path):
